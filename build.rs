@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Compiles the C of `src/bpf` twice: with clang to BPF objects and their skeletons, and with the host's compiler to a
+//! small library (`host.c`), so that tests and replay run the very same arithmetic.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+fn main() -> Result<()> {
+    for (source, name) in [("main", "main"), ("runqlat", "runqlat"), ("probe", "probe")] {
+        let mut builder = scx_cargo::BpfBuilder::new().context(
+            "the BPF compiler is missing or too old: install clang >= 18 (Debian 12: clang-19) or set BPF_CLANG",
+        )?;
+        builder.add_cflag("-Werror").enable_skel(&format!("src/bpf/{source}.bpf.c"), name);
+        builder.build().with_context(|| format!("building src/bpf/{source}.bpf.c"))?;
+    }
+
+    // Our own bindgen call: constants without prefixes, and Default for what tests and the agent fill in.
+    bindgen::Builder::default()
+        .header("src/bpf/bindings.h")
+        .prepend_enum_name(false)
+        .derive_default(true)
+        .derive_partialeq(true)
+        .generate()
+        .context("generating Rust bindings of src/bpf/intf.h")?
+        .write_to_file(PathBuf::from(std::env::var("OUT_DIR")?).join("intf.rs"))?;
+
+    cc::Build::new()
+        .file("src/bpf/host.c")
+        .opt_level(2)
+        .flag("-std=gnu11")
+        .flag_if_supported("-Wno-unknown-pragmas")
+        .warnings(true)
+        .warnings_into_errors(true)
+        .compile("rl_host");
+    for header in glob::glob("src/bpf/*")? {
+        println!("cargo:rerun-if-changed={}", header?.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The contract with the C side in Rust's terms: the bindgen types of `src/bpf/intf.h`, and the host build of the same
+//! C arithmetic. Nothing here knows the kernel or the agent.
+
+#[allow(non_upper_case_globals, non_camel_case_types, non_snake_case, dead_code, missing_docs, clippy::all)]
+mod bindings {
+    include!(concat!(env!("OUT_DIR"), "/intf.rs"));
+}
+
+pub mod host;
+
+pub use bindings::*;
