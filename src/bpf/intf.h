@@ -171,6 +171,7 @@ struct rl_decision {
 	X(events_dropped, "events lost because the ring buffer was full")                                             \
 	X(events_censored, "events whose outcome was censored")                                                       \
 	X(events_busy, "decisions not logged: the task still had one in flight")                                      \
+	X(events_raced, "decisions not logged: the task started to run while it was being decided")                    \
 	X(overrides, "decisions that the waiting bound took out of the policy's hands")                               \
 	X(torn_retries, "policy reads retried because a publication overtook them")                                   \
 	X(torn_fallbacks, "decisions by the fixed rule after repeated retries")                                       \
