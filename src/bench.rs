@@ -64,12 +64,12 @@ pub fn random_network(rng: &mut impl RngCore) -> (rl_weights, [[i8; 16]; 12]) {
         for (f, value) in row.iter_mut().enumerate() {
             *value = rng.random_range(-127..=127);
             let lane = (i64::from(*value) + i64::from(RL_WEIGHT_OFFSET)) as u64;
-            w.w1[f][n / RL_LANES as usize] |= lane << (21 * (n % RL_LANES as usize));
+            w.w1[n / RL_LANES as usize][f] |= lane << (21 * (n % RL_LANES as usize));
         }
         w.b1[n] = rng.random_range(-50_000..50_000);
         w.w2[n] = rng.random_range(-127..=127);
     }
-    debug_assert_eq!(w.w1[0].len(), RL_GROUPS as usize);
+    debug_assert_eq!(w.w1.len(), RL_GROUPS as usize);
     w.b2 = rng.random_range(-1_000_000..1_000_000);
     (w, plain)
 }

@@ -25,9 +25,7 @@ static __always_inline u32 candidate(u32 home, u32 i, u32 rnd)
 		far = others - RL_NEAREST;
 		i = RL_NEAREST + (rnd + i) % far;
 	}
-	if (home >= RL_MAX_DOMAINS || i >= RL_MAX_DOMAINS)
-		return RL_NO_DOMAIN;
-	return domain_neighbours[home][i];
+	return domain_neighbours[home & RL_DOMAIN_MASK][i & RL_DOMAIN_MASK];
 }
 
 struct ask_args {
@@ -41,12 +39,14 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 {
 	struct domain_ctx *home = lookup_domain(args->arm.home);
 	struct domain_ctx *other = lookup_domain(args->arm.other);
-	struct rl_ask ask = {};
-	struct rl_inputs *in = &ask.in;
+	u32 zero = 0;
+	struct rl_ask *ask = bpf_map_lookup_elem(&asks, &zero);
+	struct rl_inputs *in;
 	u64 now = args->arm.now;
 
-	if (!home || !other)
+	if (!home || !other || !ask)
 		return false;
+	in = &ask->in;
 	in->home_queued = nr_queued(args->arm.home);
 	in->other_queued = nr_queued(args->arm.other);
 	in->home_cpus = nr_cpus_of(args->arm.home);
@@ -66,25 +66,25 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 	in->distance = distance_between(args->arm.home, args->arm.other);
 	in->waker = args->waker;
 	in->weight = p->scx.weight;
-	ask.rnd = args->arm.rnd;
-	rl_observe(&ask);
-	rl_decide(&ask);
-	if (ask.tries) {
-		count_add(RL_CNT_torn_retries, ask.tries);
-		if (ask.tries == RL_READ_TRIES)
+	ask->rnd = args->arm.rnd;
+	rl_observe(ask);
+	rl_decide(ask);
+	if (ask->tries) {
+		count_add(RL_CNT_torn_retries, ask->tries);
+		if (ask->tries == RL_READ_TRIES)
 			count(torn_fallbacks);
 	}
 	if (args->arm.point == RL_POINT_PULL) {
 		count(pull_decisions);
-		if (ask.decision.action == RL_MIGRATE)
+		if (ask->decision.action == RL_MIGRATE)
 			count(pull_migrated);
 	} else {
 		count(wake_decisions);
-		if (ask.decision.action == RL_MIGRATE)
+		if (ask->decision.action == RL_MIGRATE)
 			count(wake_migrated);
 	}
-	event_arm(p, tctx, &args->arm, &ask.decision, ask.features);
-	return ask.decision.action == RL_MIGRATE;
+	event_arm(p, tctx, &args->arm, &ask->decision, ask->features);
+	return ask->decision.action == RL_MIGRATE;
 }
 
 /*

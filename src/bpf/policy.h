@@ -27,28 +27,27 @@ static inline s64 rl_relu(s64 h)
 static inline s64 rl_forward(const struct rl_weights *w, const u8 *f)
 {
 	const u64 lane = (1ULL << RL_LANE_BITS) - 1;
-	u64 acc[RL_GROUPS] = {};
-	s64 z = w->b2;
-	s64 offset = 0;
+	s64 z = w->b2, offset = 0;
 	u32 i, g, l;
 
 #pragma unroll
-	for (i = 0; i < RL_FEATURES; i++) {
-		u64 x = f[i];
-
-		offset += x;
-#pragma unroll
-		for (g = 0; g < RL_GROUPS; g++)
-			acc[g] += x * w->w1[i][g];
-	}
+	for (i = 0; i < RL_FEATURES; i++)
+		offset += f[i];
 	offset *= RL_WEIGHT_OFFSET;
 
 #pragma unroll
 	for (g = 0; g < RL_GROUPS; g++) {
+		u64 acc = 0;
+
+		/* BPF has ten registers: without this clang keeps all features, and spills them to its small stack */
+		asm volatile("" ::: "memory");
+#pragma unroll
+		for (i = 0; i < RL_FEATURES; i++)
+			acc += f[i] * w->w1[g][i];
 #pragma unroll
 		for (l = 0; l < RL_LANES; l++) {
 			u32 n = g * RL_LANES + l;
-			s64 h = (s64)(acc[g] >> (l * RL_LANE_BITS) & lane) - offset + w->b1[n];
+			s64 h = (s64)(acc >> (l * RL_LANE_BITS) & lane) - offset + w->b1[n];
 
 			z += rl_relu(h) * w->w2[n];
 		}

@@ -109,6 +109,14 @@ struct {
 	__uint(max_entries, RL_MAX_CPUS);
 } cpus SEC(".maps");
 
+/* The question being asked on this CPU: off the stack, of which the forward pass needs most. Interrupts are off. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, u32);
+	__type(value, struct rl_ask);
+	__uint(max_entries, 1);
+} asks SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
@@ -148,14 +156,17 @@ static __always_inline u32 domain_of(s32 cpu)
 	return id < nr_domains ? id : 0;
 }
 
+/* Domain ids are valid wherever they come from; the mask is for the verifier, which clang's merged tests confuse. */
+#define RL_DOMAIN_MASK (RL_MAX_DOMAINS - 1)
+
 static __always_inline u32 distance_between(u32 a, u32 b)
 {
-	return a < RL_MAX_DOMAINS && b < RL_MAX_DOMAINS ? domain_distance[a][b] : RL_DIST_NUMA;
+	return domain_distance[a & RL_DOMAIN_MASK][b & RL_DOMAIN_MASK];
 }
 
 static __always_inline u32 nr_cpus_of(u32 id)
 {
-	return id < RL_MAX_DOMAINS ? domain_nr_cpus[id] : 1;
+	return domain_nr_cpus[id & RL_DOMAIN_MASK];
 }
 
 static __always_inline u32 nr_queued(u32 id)

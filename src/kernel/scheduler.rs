@@ -37,8 +37,6 @@ pub struct SchedulerConfig {
     pub horizon_ns: u64,
     /// Size of the event ring buffer, bytes; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
-    /// Print libbpf's messages.
-    pub verbose: bool,
 }
 
 /// Sums over all CPUs since attach.
@@ -118,8 +116,7 @@ impl<'a> Scheduler<'a> {
             "the ring buffer must be a power of two of at least 4096 bytes, not {}",
             config.ring_bytes
         );
-        let mut builder = MainSkelBuilder::default();
-        builder.obj_builder.debug(config.verbose);
+        let builder = MainSkelBuilder::default();
         let no_options: Option<libbpf_rs::libbpf_sys::bpf_object_open_opts> = None;
         let mut open = scx_ops_open!(builder, object, rl_ops, no_options)?;
 
