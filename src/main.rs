@@ -1,27 +1,115 @@
 // SPDX-License-Identifier: GPL-2.0-only
+//! The binary: parse, set up logging and signals, and hand over to the library.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 use clap::Parser;
-#[derive(Parser)]
-enum Cli { Bench(scx_rl::bench::BenchArgs), Try { mode: u32, secs: u64 } }
-fn main() -> anyhow::Result<()> {
-    simplelog::TermLogger::init(simplelog::LevelFilter::Info, Default::default(), simplelog::TerminalMode::Stderr, simplelog::ColorChoice::Never)?;
-    scx_utils::init_libbpf_logging(Some(libbpf_rs::PrintLevel::Warn));
-    match Cli::parse() {
-        Cli::Bench(a) => scx_rl::bench::run(&a),
-        Cli::Try { mode, secs } => {
-            use scx_rl::kernel::*;
-            let d = domains::Domains::discover(&Default::default())?;
-            println!("{}", d.description);
-            let mut o = std::mem::MaybeUninit::uninit();
-            let c = SchedulerConfig { slice_ns: 5_000_000, wait_bound_ns: 20_000_000, horizon_ns: 1_000_000_000, ring_bytes: 1 << 20 };
-            let (w, _) = scx_rl::bench::random_network(&mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(1));
-            let mut s = Scheduler::attach(&mut o, &c, &d, &slots::Publication { mode, floor_q16: 64, weights: w }, 0)?;
-            let mut ev = vec![];
-            for _ in 0..secs*10 { std::thread::sleep(std::time::Duration::from_millis(100)); s.poll(&mut ev)?; if s.exited() { break; } }
-            println!("{:?}", s.counters()?);
-            println!("events {}", ev.len());
-            for e in ev.iter().rev().take(6) { println!("{e:?}"); }
-            println!("{:?}", s.detach()?);
-            Ok(())
+use log::{LevelFilter, warn};
+use scx_rl::agent::{Checkpoint, recording};
+use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
+use scx_rl::process::Signals;
+use scx_rl::{bench, demo, run, runqlat, stats, vm};
+use scx_utils::build_id;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("Error: {e:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn start(cli: Cli) -> Result<ExitCode> {
+    // Errors are sentences; a backtrace of where they were made helps nobody.
+    log_to_stderr(cli.opts.verbose)?;
+    match cli.command {
+        None => schedule(&cli.opts)?,
+        Some(Command::Checkpoint(CheckpointCommand::Show { file, json })) => {
+            let checkpoint = Checkpoint::load(&file)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&checkpoint.summary())?);
+            } else {
+                print!("{}", checkpoint.describe());
+            }
+        }
+        Some(Command::Replay(args)) => replay(&args)?,
+        Some(Command::Runqlat(args)) => runqlat::run(args)?,
+        Some(Command::Bench(args)) => bench::run(&args)?,
+        Some(Command::Demo(args)) => demo::run(args)?,
+        Some(Command::Vm(args)) => {
+            let code = vm::run(&args)?;
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn schedule(opts: &Opts) -> Result<()> {
+    if opts.version {
+        println!("scx_rl {}", build_id::full_version(env!("CARGO_PKG_VERSION")));
+        return Ok(());
+    }
+    if opts.help_stats {
+        return stats::server_data().describe_meta(&mut std::io::stdout(), None);
+    }
+    let signals = Signals::install()?;
+    if let Some(interval) = opts.monitor {
+        return stats::monitor(Duration::from_secs_f64(interval), signals.stop_flag());
+    }
+    let Some(balancer) = opts.balancer() else {
+        bail!("choose a balancer: --learn, --frozen FILE, --heuristic or --random (see --help)");
+    };
+
+    let interval = opts.stats.unwrap_or(if balancer == Balancer::Learn { 5.0 } else { 0.0 });
+    if interval > 0.0 {
+        let stop = signals.stop_flag();
+        std::thread::spawn(move || {
+            if let Err(e) = stats::monitor(Duration::from_secs_f64(interval), stop) {
+                warn!("statistics are not shown any further: {e:#}");
+            }
+        });
+    }
+    run::run(opts, balancer, &signals)
+}
+
+fn replay(args: &ReplayArgs) -> Result<()> {
+    let file = std::fs::File::open(&args.recording)
+        .with_context(|| format!("cannot open the recording {}", args.recording.display()))?;
+    let replayed = recording::replay(std::io::BufReader::new(file))
+        .with_context(|| format!("cannot replay {}", args.recording.display()))?;
+    let mut agent = replayed.agent;
+    let origin = scx_rl::learning::replay_origin();
+    agent.checkpoint(origin)?.save(&args.checkpoint)?;
+    println!(
+        "{} events and {} restarts replayed, {} updates{}; checkpoint: {}",
+        replayed.events,
+        replayed.restarts,
+        agent.metrics().updates,
+        if replayed.complete { "" } else { " (the recording ended at its size limit)" },
+        args.checkpoint.display()
+    );
+    Ok(())
+}
+
+fn log_to_stderr(verbose: u8) -> Result<()> {
+    let level = match verbose {
+        0 => LevelFilter::Info,
+        1 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    let config = simplelog::ConfigBuilder::new()
+        .set_time_level(LevelFilter::Error)
+        .set_location_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_thread_level(LevelFilter::Off)
+        .build();
+    let (mode, colour) = (simplelog::TerminalMode::Stderr, simplelog::ColorChoice::Auto);
+    simplelog::TermLogger::init(level, config, mode, colour).context("cannot log")?;
+    scx_utils::init_libbpf_logging(Some(libbpf_rs::PrintLevel::Warn));
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //! Load and attach the scheduler, drain its events, read its counters, and tell why it ended.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -13,8 +14,10 @@ use scx_utils::{UserExitInfo, compat, scx_ops_attach, scx_ops_load, scx_ops_open
 
 use super::domains::Domains;
 use super::slots::{Publication, Publisher};
+use crate::agent::Environment;
 use crate::policy::{
-    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, rl_cpu_stats, rl_event, rl_policy, rl_slot,
+    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, host, rl_cpu_stats, rl_event, rl_mode, rl_policy, rl_slot,
+    rl_weights,
 };
 
 #[allow(clippy::all, missing_docs, non_camel_case_types, dead_code)]
@@ -58,6 +61,11 @@ impl Counters {
     /// One counter, by its `RL_CNT_*` index; 0 for an unknown one.
     pub fn get(&self, counter: u32) -> u64 {
         self.values.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    /// Every counter by its name in intf.h.
+    pub fn named(&self) -> BTreeMap<&'static str, u64> {
+        host::counter_names().into_iter().zip(self.values).collect()
     }
 
     /// self - earlier, per counter and bucket.
@@ -169,17 +177,12 @@ impl<'a> Scheduler<'a> {
 
     /// Move the events that have arrived to `out`. Returns how many records were malformed (a bug, or memory
     /// corruption): they are dropped.
-    pub fn poll(&mut self, out: &mut Vec<rl_event>) -> Result<u64> {
+    pub fn drain(&mut self, out: &mut Vec<rl_event>) -> Result<u64> {
         self.ring.consume().context("cannot read the event ring buffer")?;
         let mut received = self.queue.borrow_mut();
         let n = received.events.len().min(MAX_EVENTS_PER_POLL);
         out.extend(received.events.drain(..n));
         Ok(std::mem::take(&mut received.malformed))
-    }
-
-    /// Publish a policy; decisions from now on see it. Returns its generation.
-    pub fn publish(&mut self, publication: &Publication) -> u64 {
-        self.publisher.publish(publication)
     }
 
     /// The generation that was published last.
@@ -240,6 +243,16 @@ impl<'a> Scheduler<'a> {
     pub fn detach(mut self) -> Result<UserExitInfo> {
         drop(self.link.take());
         uei_report!(&self.skel, uei)
+    }
+}
+
+impl Environment for Scheduler<'_> {
+    fn poll(&mut self, out: &mut Vec<rl_event>) -> Result<()> {
+        self.drain(out).map(|_| ())
+    }
+
+    fn publish(&mut self, weights: &rl_weights, mode: rl_mode, floor_q16: u32) -> Result<u64> {
+        Ok(self.publisher.publish(&Publication { mode, floor_q16, weights: *weights }))
     }
 }
 
