@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `scx_rl`: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
 
+pub mod agent;
 pub mod policy;
