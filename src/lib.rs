@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `scx_rl`: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
 
+pub mod demo;
 pub mod policy;
+pub mod runqlat;
