@@ -92,10 +92,16 @@ fn a_batch_with_numbers_that_are_not_finite_is_undone() {
     agent.observe(&World::new(1, RL_MODE_RANDOM).events(640)).unwrap();
     let before = bits(&agent);
     let mut batch: Vec<_> = World::new(2, RL_MODE_RANDOM).events(64).iter().map(|e| Sample::new(e, -1.0)).collect();
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         batch[40].reward = bad;
         assert_eq!(agent.learner.update(&batch).unwrap(), None, "{bad}");
         assert_eq!(bits(&agent), before, "{bad}");
+    }
+    // A finite number whose square is not spoils only its own minibatch, mostly after others have taken their steps.
+    for _ in 0..20 {
+        batch[40].reward = f32::MAX;
+        assert_eq!(agent.learner.update(&batch).unwrap(), None);
+        assert_eq!(bits(&agent), before);
     }
     assert_eq!(agent.learner.updates(), 10, "skipped updates do not count");
     batch[40].reward = -2.0;
