@@ -75,6 +75,9 @@ pub enum CheckpointCommand {
 pub struct ReplayArgs {
     /// A recording that --record wrote.
     pub recording: PathBuf,
+    /// The checkpoint that the recorded run resumed from, if it did.
+    #[clap(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
     /// Where to write the resulting checkpoint.
     #[clap(long, value_name = "FILE")]
     pub checkpoint: PathBuf,

@@ -199,7 +199,7 @@ impl Learning {
 }
 
 /// The time now, as RFC 3339 in UTC, to the second.
-fn now_utc() -> String {
+pub fn now_utc() -> String {
     let secs = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));

@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use log::{LevelFilter, warn};
-use scx_rl::agent::{Checkpoint, recording};
+use scx_rl::agent::recording::{self, Reader};
+use scx_rl::agent::{Agent, Checkpoint, Origin};
 use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::Signals;
-use scx_rl::{bench, demo, run, runqlat, stats, vm};
+use scx_rl::{bench, demo, learning, run, runqlat, stats, vm};
 use scx_utils::build_id;
 
 fn main() -> ExitCode {
@@ -80,11 +81,18 @@ fn schedule(opts: &Opts) -> Result<()> {
 fn replay(args: &ReplayArgs) -> Result<()> {
     let file = std::fs::File::open(&args.recording)
         .with_context(|| format!("cannot open the recording {}", args.recording.display()))?;
-    let replayed = recording::replay(std::io::BufReader::new(file))
-        .with_context(|| format!("cannot replay {}", args.recording.display()))?;
+    let context = || format!("cannot replay {}", args.recording.display());
+    let reader = Reader::new(std::io::BufReader::new(file)).with_context(context)?;
+    let (replayed, origin) = match &args.resume {
+        None => (recording::replay(reader).with_context(context)?, Origin::default()),
+        Some(path) => {
+            let checkpoint = Checkpoint::load(path)?;
+            let agent = Agent::resume(&checkpoint)?;
+            (recording::replay_onto(reader, agent).with_context(context)?, checkpoint.origin)
+        }
+    };
     let mut agent = replayed.agent;
-    let origin = scx_rl::learning::replay_origin();
-    agent.checkpoint(origin)?.save(&args.checkpoint)?;
+    agent.checkpoint(Origin { created_at: learning::now_utc(), ..origin })?.save(&args.checkpoint)?;
     println!(
         "{} events and {} restarts replayed, {} updates{}; checkpoint: {}",
         replayed.events,

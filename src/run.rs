@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use log::{info, warn};
+use nix::sched::CpuSet;
 use scx_stats::prelude::*;
 use serde::Serialize;
 
@@ -21,8 +22,8 @@ use crate::learning::Learning;
 use crate::policy::{
     RL_CNT_events_censored, RL_CNT_events_dropped, RL_CNT_events_sampled, RL_CNT_migrated_llc, RL_CNT_migrated_node,
     RL_CNT_migrated_numa, RL_CNT_migrated_smt, RL_CNT_overrides, RL_CNT_pull_decisions, RL_CNT_pull_migrated,
-    RL_CNT_runs, RL_CNT_torn_retries, RL_CNT_wait_sum_ns, RL_CNT_wake_decisions, RL_CNT_wake_migrated,
-    RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_PROB_ONE, rl_event, rl_weights,
+    RL_CNT_runs, RL_CNT_torn_retries, RL_CNT_wait_sum_ns, RL_CNT_wake_decisions, RL_CNT_wake_migrated, RL_MODE_FROZEN,
+    RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_PROB_ONE, rl_event, rl_weights,
 };
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
@@ -71,13 +72,13 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
     // What can fail without the kernel fails first.
     let frozen = opts.frozen.as_deref().map(Checkpoint::load).transpose()?;
     preflight::check()?;
-    if let Some(cpus) = &opts.agent_cpus {
-        process::pin(cpus)?;
+    let agent_cpus = opts.agent_cpus.as_deref().map(process::parse_cpus).transpose()?;
+    if let Some(path) = &opts.summary {
+        // Better now than after a long run.
+        std::fs::write(path, "").with_context(|| format!("cannot write the summary to {}", path.display()))?;
     }
-    process::renice(opts.agent_nice);
 
     let mut run: Option<Run> = None;
-    let started = Instant::now();
     loop {
         let domains = Domains::discover(&opts.domains)?;
         info!("{}", domains.description);
@@ -98,8 +99,10 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
                     balancer,
                     learning,
                     generation,
+                    agent_cpus,
                     events: 0,
-                    started,
+                    started: Instant::now(),
+                    attached: false,
                     sample_shift: 0,
                     readers: BTreeMap::new(),
                     weights_match: None,
@@ -125,8 +128,11 @@ struct Run<'o> {
     balancer: Balancer,
     learning: Option<Learning>,
     generation: u64,
+    agent_cpus: Option<CpuSet>,
     events: u64,
+    /// Since the first attach.
     started: Instant,
+    attached: bool,
     sample_shift: u32,
     readers: BTreeMap<ReaderId, (Instant, Counters, u64)>,
     weights_match: Option<bool>,
@@ -152,6 +158,12 @@ impl Run<'_> {
         let first = Publication { mode, floor_q16, weights };
         let mut object = MaybeUninit::uninit();
         let mut scheduler = Scheduler::attach(&mut object, &config, domains, &first, self.generation)?;
+        if !self.attached {
+            // Only now: a low priority would make loading slow on a busy machine.
+            self.attached = true;
+            self.started = Instant::now();
+            process::settle(self.opts.agent_nice, self.agent_cpus.as_ref());
+        }
         let ops_name = ops_name().unwrap_or_default();
         let server = StatsServer::new(stats::server_data()).launch().context("cannot serve statistics")?;
         let (responses, requests) = server.channels();
@@ -163,7 +175,9 @@ impl Run<'_> {
         let mut last_second = scheduler.counters()?;
         let mut events: Vec<rl_event> = Vec::new();
 
-        while !signals.stop() && !scheduler.exited() && opts.duration.is_none_or(|d| self.started.elapsed() < seconds(d))
+        while !signals.stop()
+            && !scheduler.exited()
+            && opts.duration.is_none_or(|d| self.started.elapsed() < seconds(d))
         {
             // The wait of the loop: a request for statistics, or the time to drain.
             if let Ok(id) = requests.recv_timeout(POLL) {
@@ -251,12 +265,10 @@ impl Run<'_> {
     fn metrics(&mut self, reader: ReaderId, scheduler: &Scheduler) -> Result<Metrics> {
         let counters = scheduler.counters()?;
         let now = Instant::now();
-        let (then, before, events_before) =
-            self.readers.insert(reader, (now, counters.clone(), self.events)).unwrap_or((
-                self.started,
-                Counters::default(),
-                0,
-            ));
+        let (then, before, events_before) = self
+            .readers
+            .insert(reader, (now, counters.clone(), self.events))
+            .unwrap_or((self.started, Counters::default(), 0));
         if self.readers.len() > READERS_MAX
             && let Some(oldest) = self.readers.iter().min_by_key(|(_, (t, ..))| *t).map(|(id, _)| *id)
         {

@@ -30,7 +30,7 @@ const COUNT_MAX: u64 = 1 << 48;
 
 /// Tensors of the quantised actor: name, type, shape.
 const QUANTISED: [(&str, Dtype, &[usize]); 4] = [
-    ("quantised.w1", Dtype::I64, &[RL_FEATURES as usize, RL_GROUPS as usize]),
+    ("quantised.w1", Dtype::I64, &[RL_GROUPS as usize, RL_FEATURES as usize]),
     ("quantised.b1", Dtype::I32, &[RL_HIDDEN as usize]),
     ("quantised.w2", Dtype::I32, &[RL_HIDDEN as usize]),
     ("quantised.b2", Dtype::I64, &[1]),

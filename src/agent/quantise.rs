@@ -82,7 +82,7 @@ pub fn quantise(actor: &Layers) -> std::result::Result<Quantised, QuantiseError>
     for (i, &w) in actor.w1.iter().enumerate() {
         let (feature, group, lane) = slot(i);
         let stored = (integer(w, W_SCALE, w_max) + i64::from(RL_WEIGHT_OFFSET)) as u64;
-        weights.w1[feature][group] |= stored << (lane * RL_LANE_BITS);
+        weights.w1[group][feature] |= stored << (lane * RL_LANE_BITS);
     }
     for n in 0..ACTOR_HIDDEN {
         weights.b1[n] = integer(actor.b1[n], B1_SCALE, B1_MAX) as i32;
@@ -104,7 +104,7 @@ fn slot(i: usize) -> (usize, usize, u32) {
 pub fn dequantise(weights: &rl_weights) -> Layers {
     let unpack = |i| {
         let (feature, group, lane) = slot(i);
-        let stored = (weights.w1[feature][group] >> (lane * RL_LANE_BITS) & LANE_MASK) as i64;
+        let stored = (weights.w1[group][feature] >> (lane * RL_LANE_BITS) & LANE_MASK) as i64;
         ((stored - i64::from(RL_WEIGHT_OFFSET)) as f64 / W_SCALE) as f32
     };
     Layers {

@@ -514,5 +514,4 @@ SCX_OPS_DEFINE(rl_ops,
 	       .init_task = (void *)rl_init_task,
 	       .init = (void *)rl_init,
 	       .exit = (void *)rl_exit,
-	       .timeout_ms = 10000,
 	       .name = "rl");

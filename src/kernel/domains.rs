@@ -155,9 +155,7 @@ impl Domains {
             .map(|a| {
                 let mut others: Vec<u16> = (0..groups.len() as u16).filter(|&b| b as usize != a).collect();
                 // Equally near ones start after `a` itself, so that not everybody looks at domain 0 first.
-                others.sort_by_key(|&b| {
-                    (distance[a][b as usize], (b as usize + groups.len() - a) % groups.len())
-                });
+                others.sort_by_key(|&b| (distance[a][b as usize], (b as usize + groups.len() - a) % groups.len()));
                 others
             })
             .collect();

@@ -131,9 +131,7 @@ impl Runner {
 fn run(program: &ProgramMut<'_>, n: u64) -> Result<rl_probe_args> {
     let mut args = rl_probe_args { n, ..Default::default() };
     // SAFETY: rl_probe_args is plain integers without padding; any bytes are a valid value.
-    let bytes = unsafe {
-        std::slice::from_raw_parts_mut((&raw mut args).cast::<u8>(), size_of::<rl_probe_args>())
-    };
+    let bytes = unsafe { std::slice::from_raw_parts_mut((&raw mut args).cast::<u8>(), size_of::<rl_probe_args>()) };
     program.test_run(ProgramInput { context_in: Some(bytes), ..Default::default() }).context("test_run failed")?;
     Ok(args)
 }

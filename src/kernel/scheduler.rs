@@ -19,6 +19,7 @@ use crate::policy::{
     RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, host, rl_cpu_stats, rl_event, rl_mode, rl_policy, rl_slot,
     rl_weights,
 };
+use crate::process::with_realtime;
 
 #[allow(clippy::all, missing_docs, non_camel_case_types, dead_code)]
 mod skel {
@@ -152,8 +153,7 @@ impl<'a> Scheduler<'a> {
         let data = skel.maps.data_policy_data.as_mut().ok_or_else(|| anyhow!("the policy is not mapped"))?;
         // SAFETY: the mapping lives as long as `skel`, which is dropped after the publisher; nobody else writes it.
         // The skeleton's type and bindgen's are made from the same C struct.
-        let mut publisher =
-            unsafe { Publisher::new(NonNull::from(&mut data.policy).cast::<rl_policy>(), generation) };
+        let mut publisher = unsafe { Publisher::new(NonNull::from(&mut data.policy).cast::<rl_policy>(), generation) };
         publisher.publish(first);
 
         let queue = Rc::new(RefCell::new(Received::default()));
@@ -170,7 +170,7 @@ impl<'a> Scheduler<'a> {
         .context("cannot read the event ring buffer")?;
         let ring = ring.build().context("cannot read the event ring buffer")?;
 
-        let link = Some(scx_ops_attach!(skel, rl_ops)?);
+        let link = Some(with_realtime(|| scx_ops_attach!(skel, rl_ops))?);
         info!("attached: {}", ops_name().unwrap_or_else(|| "rl".into()));
         Ok(Self { link, ring, queue, publisher, skel })
     }

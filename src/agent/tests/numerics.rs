@@ -95,7 +95,7 @@ fn quantisation_round_trips_and_rounds_to_nearest() {
     let one = Layers { w1: vec![1.0; 192], b1: vec![1.0; 12], w2: vec![1.0; 12], b2: vec![1.0] };
     let weights = quantise(&one).unwrap().weights;
     assert_eq!(
-        (weights.w1[15][3], weights.b1[11], weights.w2[11], weights.b2),
+        (weights.w1[3][15], weights.b1[11], weights.w2[11], weights.b2),
         (160 | 160 << 21 | 160 << 42, 2048, 32, 65536)
     );
 }
@@ -123,7 +123,7 @@ fn bad_networks_are_not_published() {
         change(&mut weights);
         verify(&weights).unwrap_err()
     };
-    with(|w| w.w1[3][2] |= 1 << 63);
+    with(|w| w.w1[2][3] |= 1 << 63);
     with(|w| w.w1[3][2] = 0);
     with(|w| w.w1[0][0] |= 0x1ff);
     with(|w| w.b1[1] = i32::MIN);
