@@ -150,7 +150,7 @@ pub struct Opts {
     pub record_limit_mib: u64,
 
     /// How many decisions to log, at most, per second: beyond that a random sample is taken (1 in 2, 4, 8, ...).
-    #[clap(long, value_name = "N", default_value_t = 4000,
+    #[clap(long, value_name = "N", default_value_t = 2000,
            value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Learning")]
     pub events_per_sec: u32,
 
@@ -159,7 +159,7 @@ pub struct Opts {
     pub agent_cpus: Option<String>,
 
     /// Nice value of this process.
-    #[clap(long, default_value_t = 10, value_parser = clap::value_parser!(i32).range(-20..=19),
+    #[clap(long, default_value_t = 5, value_parser = clap::value_parser!(i32).range(-20..=19),
            allow_hyphen_values = true, help_heading = "Agent process")]
     pub agent_nice: i32,
 

@@ -35,6 +35,8 @@ const READERS_MAX: usize = 16;
 /// Events beyond this are censored.
 const HORIZON: Duration = Duration::from_secs(1);
 const RING_BYTES: u32 = 1 << 20;
+/// The rarest sampling: 1 in 65536, which is as far as BPF goes.
+const SHIFT_MAX: u32 = 16;
 
 /// What `--summary` writes.
 #[derive(Debug, Serialize)]
@@ -246,12 +248,15 @@ impl Run<'_> {
     fn adapt_sampling(&mut self, last_second: &Counters, scheduler: &mut Scheduler) {
         let decisions = last_second.get(RL_CNT_wake_decisions) + last_second.get(RL_CNT_pull_decisions);
         let mut shift = 0;
-        while decisions >> shift > u64::from(self.opts.events_per_sec) && shift < 16 {
+        while decisions >> shift > u64::from(self.opts.events_per_sec) && shift < SHIFT_MAX {
             shift += 1;
         }
-        // One step at a time, and down only when there is room, so that the rate does not flutter.
+        // One step at a time, and down only when there is room, so that the rate does not flutter. Lost events mean that
+        // this process gets too little CPU for the rate.
+        let dropped = last_second.get(RL_CNT_events_dropped) > 0;
         let next = match shift {
-            s if s > self.sample_shift => self.sample_shift + 1,
+            s if (s > self.sample_shift || dropped) && self.sample_shift < SHIFT_MAX => self.sample_shift + 1,
+            _ if dropped => self.sample_shift,
             s if s + 1 < self.sample_shift || (s == 0 && self.sample_shift == 1) => self.sample_shift - 1,
             _ => self.sample_shift,
         };

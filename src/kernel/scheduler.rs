@@ -27,8 +27,9 @@ mod skel {
 }
 use skel::{MainSkel, MainSkelBuilder};
 
-/// At most this many events are taken from the ring buffer in one call; the rest stays for the next.
-const MAX_EVENTS_PER_POLL: usize = 65536;
+/// At most this many events are taken in one call. What is over stays in the ring buffer, whose drops BPF counts; so no
+/// queue in userspace grows, and the loop stays responsive when learning is slower than the events.
+const MAX_EVENTS_PER_POLL: usize = 1024;
 
 /// Fixed settings of an attached scheduler.
 #[derive(Debug, Clone)]
@@ -178,10 +179,10 @@ impl<'a> Scheduler<'a> {
     /// Move the events that have arrived to `out`. Returns how many records were malformed (a bug, or memory
     /// corruption): they are dropped.
     pub fn drain(&mut self, out: &mut Vec<rl_event>) -> Result<u64> {
-        self.ring.consume().context("cannot read the event ring buffer")?;
+        let n = self.ring.consume_raw_n(MAX_EVENTS_PER_POLL);
+        ensure!(n >= 0, "cannot read the event ring buffer: {}", std::io::Error::from_raw_os_error(-n));
         let mut received = self.queue.borrow_mut();
-        let n = received.events.len().min(MAX_EVENTS_PER_POLL);
-        out.extend(received.events.drain(..n));
+        out.append(&mut received.events);
         Ok(std::mem::take(&mut received.malformed))
     }
 
