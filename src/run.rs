@@ -174,7 +174,7 @@ impl Run<'_> {
         let mut publish_at = Instant::now() + seconds(opts.publish_every);
         let mut checkpoint_at = Instant::now() + seconds(opts.checkpoint_every);
         let mut second_at = Instant::now() + seconds(1.0);
-        let mut last_second = scheduler.counters()?;
+        let (mut last_second, mut last_second_at) = (scheduler.counters()?, Instant::now());
         let mut events: Vec<rl_event> = Vec::new();
 
         while !signals.stop()
@@ -201,8 +201,9 @@ impl Run<'_> {
             if now >= second_at {
                 second_at = now + seconds(1.0);
                 let counters = scheduler.counters()?;
-                self.adapt_sampling(&counters.since(&last_second), &mut scheduler);
-                last_second = counters;
+                let elapsed_s = (now - last_second_at).as_secs_f64();
+                self.adapt_sampling(&counters.since(&last_second), elapsed_s, &mut scheduler);
+                (last_second, last_second_at) = (counters, now);
                 if let Some(learning) = &mut self.learning {
                     learning.check_memory();
                 }
@@ -244,22 +245,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Keep the logged decisions near --events-per-sec by halving or doubling the sampling rate.
-    fn adapt_sampling(&mut self, last_second: &Counters, scheduler: &mut Scheduler) {
-        let decisions = last_second.get(RL_CNT_wake_decisions) + last_second.get(RL_CNT_pull_decisions);
-        let mut shift = 0;
-        while decisions >> shift > u64::from(self.opts.events_per_sec) && shift < SHIFT_MAX {
-            shift += 1;
-        }
-        // One step at a time, and down only when there is room, so that the rate does not flutter. Lost events mean that
-        // this process gets too little CPU for the rate.
-        let dropped = last_second.get(RL_CNT_events_dropped) > 0;
-        let next = match shift {
-            s if (s > self.sample_shift || dropped) && self.sample_shift < SHIFT_MAX => self.sample_shift + 1,
-            _ if dropped => self.sample_shift,
-            s if s + 1 < self.sample_shift || (s == 0 && self.sample_shift == 1) => self.sample_shift - 1,
-            _ => self.sample_shift,
-        };
+    /// Keep the logged decisions at or below --events-per-sec by halving or doubling the sampling rate.
+    fn adapt_sampling(&mut self, last: &Counters, elapsed_s: f64, scheduler: &mut Scheduler) {
+        let decisions = last.get(RL_CNT_wake_decisions) + last.get(RL_CNT_pull_decisions);
+        let per_s = decisions as f64 / elapsed_s.max(1e-3);
+        let next =
+            next_shift(self.sample_shift, per_s, f64::from(self.opts.events_per_sec), last.get(RL_CNT_events_dropped));
         if next != self.sample_shift {
             self.sample_shift = next;
             scheduler.set_sample_shift(next);
@@ -362,5 +353,40 @@ impl Run<'_> {
 
     fn finish(self) -> Result<()> {
         self.learning.map_or(Ok(()), Learning::finish)
+    }
+}
+
+/// The sampling shift for the next second: one step up when more would be logged than `target_per_s`, or when events
+/// were lost (this process gets too little CPU); one step down when half as rare would still leave a quarter of room.
+fn next_shift(shift: u32, decisions_per_s: f64, target_per_s: f64, dropped: u64) -> u32 {
+    let logged = |shift: u32| decisions_per_s / f64::from(1 << shift);
+    if (dropped > 0 || logged(shift) > target_per_s) && shift < SHIFT_MAX {
+        shift + 1
+    } else if shift > 0 && dropped == 0 && logged(shift - 1) < 0.75 * target_per_s {
+        shift - 1
+    } else {
+        shift
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sampling_follows_the_load_without_fluttering() {
+        let settle = |mut shift, rate| {
+            for _ in 0..40 {
+                shift = next_shift(shift, rate, 2000.0, 0);
+            }
+            shift
+        };
+        assert_eq!(settle(0, 1900.0), 0);
+        assert_eq!(settle(0, 100_000.0), 6, "100,000 / 64 = 1,562");
+        assert_eq!(settle(9, 100.0), 0);
+        let steady = settle(0, 3500.0);
+        assert_eq!(next_shift(steady, 3500.0, 2000.0, 0), steady);
+        assert_eq!(next_shift(3, 10.0, 2000.0, 5), 4, "losses make it rarer whatever the rate");
+        assert_eq!(settle(0, 1e12), SHIFT_MAX);
     }
 }

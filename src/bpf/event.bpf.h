@@ -41,7 +41,10 @@ struct arm_args {
 	u64 waited_ns;
 };
 
-/* Start to follow a decision, if it is sampled. The upper half of rnd samples; the lower half chose the action. */
+/*
+ * Start to follow a decision, if it is sampled. The upper half of rnd samples; the lower half chose the action. A task
+ * that never ran has no usual service time to compare with, and is left out.
+ */
 static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tctx, const struct arm_args *args,
 				      const struct rl_decision *d, const u8 *features)
 {
@@ -51,7 +54,7 @@ static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tc
 
 	if (shift > 16)
 		shift = 16;
-	if ((args->rnd >> 16) & ((1U << shift) - 1))
+	if (!tctx->run_avg_ns || ((args->rnd >> 16) & ((1U << shift) - 1)))
 		return;
 	count(events_sampled);
 
