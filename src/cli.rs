@@ -97,6 +97,9 @@ pub enum Balancer {
     Random,
 }
 
+/// What the options of learning contradict. (Not `requires = "learn"`: clap drops that where another balancer is given.)
+const NOT_LEARNING: [&str; 3] = ["frozen", "heuristic", "random"];
+
 /// Options of the scheduler.
 #[derive(Debug, Clone, Args)]
 pub struct Opts {
@@ -117,12 +120,12 @@ pub struct Opts {
     pub random: bool,
 
     /// Go on from this checkpoint instead of a random network.
-    #[clap(long, value_name = "FILE", requires = "learn", help_heading = "Learning")]
+    #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub resume: Option<PathBuf>,
 
     /// Folder for checkpoints; the newest is always latest.safetensors. It is replaced atomically; a failure to write
     /// is reported, and learning goes on. SIGUSR1 writes one at once.
-    #[clap(long, value_name = "DIR", default_value = "checkpoints", requires = "learn", help_heading = "Learning")]
+    #[clap(long, value_name = "DIR", default_value = "checkpoints", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub checkpoint_dir: PathBuf,
 
     /// Seconds between checkpoints. One is also written at exit.
@@ -142,7 +145,7 @@ pub struct Opts {
     pub explore_floor: f64,
 
     /// Write every event to this file, to learn from offline (`scx_rl replay`).
-    #[clap(long, value_name = "FILE", requires = "learn", help_heading = "Learning")]
+    #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub record: Option<PathBuf>,
 
     /// Stop recording at this size.
@@ -184,7 +187,7 @@ pub struct Opts {
     pub wait_bound_ms: u64,
 
     /// Print statistics every SEC seconds while the scheduler runs. With --learn the default is 5; 0 for none.
-    #[clap(long, value_name = "SEC", help_heading = "Watching")]
+    #[clap(long, value_name = "SEC", value_parser = not_negative, help_heading = "Watching")]
     pub stats: Option<f64>,
 
     /// Do not schedule: print the statistics of a running scx_rl every SEC seconds.
@@ -196,11 +199,11 @@ pub struct Opts {
     pub help_stats: bool,
 
     /// Write the final statistics as JSON to this file at exit.
-    #[clap(long, value_name = "FILE", requires = "balancer", help_heading = "Watching")]
+    #[clap(long, value_name = "FILE", conflicts_with = "monitor", help_heading = "Watching")]
     pub summary: Option<PathBuf>,
 
     /// Detach and exit after this many seconds. Default: run until SIGINT or SIGTERM.
-    #[clap(long, value_name = "SEC", value_parser = positive, requires = "balancer")]
+    #[clap(long, value_name = "SEC", value_parser = positive, conflicts_with = "monitor")]
     pub duration: Option<f64>,
 
     /// More log messages, from libbpf too. Twice for debugging.
@@ -232,6 +235,10 @@ fn positive(s: &str) -> Result<f64, String> {
     }
 }
 
+fn not_negative(s: &str) -> Result<f64, String> {
+    if s == "0" { Ok(0.0) } else { positive(s) }
+}
+
 fn floor(s: &str) -> Result<f64, String> {
     match s.parse::<f64>() {
         Ok(v) if (0.0..=0.5).contains(&v) => Ok(v),
@@ -261,8 +268,10 @@ mod tests {
             &["--learn", "--duration", "-1"],
             &["--learn", "--domains", "l9"],
             &["--learn", "--stats", "x"],
+            &["--learn", "--stats", "-1"],
         ] {
-            let err = Cli::try_parse_from([&["scx_rl"], args].concat()).unwrap_err();
+            let parsed = Cli::try_parse_from([&["scx_rl"], args].concat());
+            let Err(err) = parsed else { panic!("{args:?} must be refused") };
             assert_eq!(err.exit_code(), 2, "{args:?}: {err}");
         }
         assert!(Cli::try_parse_from(["scx_rl", "--learn", "--seed", "7", "--domains", "cpus:0-1/2-3"]).is_ok());

@@ -77,7 +77,7 @@ impl<'a> Probe<'a> {
 
     /// Run `program` with `n` repetitions (where it repeats) and return what it reports.
     pub fn run(&self, program: Program, n: u64) -> Result<rl_probe_args> {
-        run(&self.program(program), n)
+        run(self.program(program), n)
     }
 
     fn program(&self, program: Program) -> &ProgramMut<'_> {
