@@ -79,6 +79,7 @@ pub fn run(args: DemoArgs) -> Result<()> {
     let folder = prepare(&args.out_dir)?;
     let exe = std::env::current_exe().context("finding scx_rl's own program file")?;
     let stop = Stop::on_signals()?;
+    child::adopt_orphans()?;
     let mut kernel_log = KernelLog::from_now()?;
     // Attached before anything else, so that what it needs is missed early, and all phases have it alike.
     let mut tracer = Tracer::start()?;

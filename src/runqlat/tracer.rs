@@ -177,3 +177,53 @@ fn fill_places(open: &mut OpenRunqlatSkel<'_>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::hist::{Histogram, bucket_low_us, bucket_of};
+    use super::*;
+
+    /// The real thing: what the kernel counted must fit itself, and what we know we did.
+    #[test]
+    fn the_kernel_counts_what_threads_do() {
+        // SAFETY: geteuid has no preconditions and cannot fail.
+        if unsafe { libc::geteuid() } != 0 || !Path::new(KERNEL_BTF).exists() {
+            eprintln!("skipped: needs root and BTF");
+            return;
+        }
+        let mut tracer = Tracer::start().unwrap();
+        // The counters are read while the kernel counts, so a wait may be in its bucket and not yet in the sum: a few
+        // laps, of which one at least must fit exactly.
+        let mut fits = false;
+        for _ in 0..5 {
+            let naps = 50;
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| (0..naps).for_each(|_| std::thread::sleep(Duration::from_millis(1))));
+                }
+            });
+            let (counts, seconds) = tracer.lap().unwrap();
+            let wakeups = counts.waits[0].samples();
+            // Each nap ends with a wakeup, and other processes have theirs.
+            assert!(wakeups >= 4 * naps, "{wakeups} wakeups");
+            assert!((0.05..60.0).contains(&seconds));
+            assert!(counts.missed * 20 < wakeups, "{} of {wakeups} missed", counts.missed);
+            fits |= counts.waits.iter().all(buckets_fit_sum_and_maximum);
+        }
+        assert!(fits, "the kernel's buckets are not ours");
+        assert!(tracer.snapshot().unwrap().total.samples < 1000, "a lap starts over");
+    }
+
+    /// If the kernel puts waits into the buckets that `bucket_of` names, the exact sum lies between the sums of the
+    /// buckets' ends, and the longest wait's bucket is the last.
+    fn buckets_fit_sum_and_maximum(waits: &Histogram) -> bool {
+        let sum_us = |offset: usize| -> f64 {
+            waits.buckets.iter().enumerate().map(|(bucket, &n)| n as f64 * bucket_low_us(bucket + offset)).sum()
+        };
+        let exact_us = waits.sum_ns as f64 / 1e3;
+        let last = waits.buckets.iter().rposition(|&n| n > 0);
+        sum_us(0) <= exact_us && exact_us <= sum_us(1) && last.is_none_or(|last| last == bucket_of(waits.max_ns))
+    }
+}
