@@ -11,7 +11,7 @@ use log::{error, info, warn};
 use crate::agent::recording::{Header, Recorder};
 use crate::agent::{Agent, Checkpoint, Environment, Hyper, Origin};
 use crate::cli::Opts;
-use crate::policy::{RL_MODE_LEARN, rl_event, rl_weights};
+use crate::policy::{RL_MODE_FROZEN, RL_MODE_LEARN, rl_event, rl_weights};
 use crate::{kernel, process};
 
 /// Name of the newest checkpoint in the checkpoint folder.
@@ -24,8 +24,8 @@ pub struct Learning {
     checkpoint_path: PathBuf,
     topology: String,
     memory_limit_bytes: u64,
-    /// Why learning stopped before the run did.
-    stopped: Option<String>,
+    /// Learning stopped before the run did.
+    stopped: bool,
     published_updates: Option<u64>,
     /// Publications that the checks refused.
     pub refused: u64,
@@ -80,7 +80,7 @@ impl Learning {
             checkpoint_path: opts.checkpoint_dir.join(LATEST),
             topology,
             memory_limit_bytes: opts.agent_memory_mib << 20,
-            stopped: None,
+            stopped: false,
             published_updates: None,
             refused: 0,
             published: 0,
@@ -104,7 +104,7 @@ impl Learning {
 
     /// Take in events: record them, then learn from them.
     pub fn observe(&mut self, events: &[rl_event]) {
-        if self.stopped.is_some() || events.is_empty() {
+        if self.stopped || events.is_empty() {
             return;
         }
         if let Some(recorder) = &mut self.recorder
@@ -118,24 +118,28 @@ impl Learning {
         }
     }
 
-    /// Stop learning when the process has grown too large. The published weights stay.
-    pub fn check_memory(&mut self) {
+    /// Stop learning when the process has grown too large: the current weights stay, without exploration, which would
+    /// serve no purpose.
+    pub fn check_memory(&mut self, environment: &mut impl Environment) -> Result<()> {
         let resident = process::resident_bytes();
-        if self.stopped.is_none() && resident > self.memory_limit_bytes {
-            let why = format!(
-                "the agent uses {} MiB, more than --agent-memory-mib {}",
-                resident >> 20,
-                self.memory_limit_bytes >> 20
-            );
-            error!("learning stops: {why}; the last weights stay in use");
-            self.stopped = Some(why);
+        if self.stopped || resident <= self.memory_limit_bytes {
+            return Ok(());
         }
+        error!(
+            "learning stops: the agent uses {} MiB, more than --agent-memory-mib {}; the last weights stay, frozen",
+            resident >> 20,
+            self.memory_limit_bytes >> 20
+        );
+        self.stopped = true;
+        environment.publish(&self.agent.weights()?, RL_MODE_FROZEN, 0)?;
+        self.published += 1;
+        Ok(())
     }
 
     /// Publish the current weights if they are new and pass the checks.
     pub fn publish(&mut self, environment: &mut impl Environment, floor_q16: u32) -> Result<()> {
         let updates = self.agent.metrics().updates;
-        if self.published_updates == Some(updates) {
+        if self.stopped || self.published_updates == Some(updates) {
             return Ok(());
         }
         match self.agent.weights() {

@@ -105,10 +105,10 @@ fn replay(args: &ReplayArgs) -> Result<()> {
 }
 
 fn log_to_stderr(verbose: u8) -> Result<()> {
-    let level = match verbose {
-        0 => LevelFilter::Info,
-        1 => LevelFilter::Debug,
-        _ => LevelFilter::Trace,
+    let (level, libbpf_level) = match verbose {
+        0 => (LevelFilter::Info, libbpf_rs::PrintLevel::Warn),
+        1 => (LevelFilter::Debug, libbpf_rs::PrintLevel::Info),
+        _ => (LevelFilter::Trace, libbpf_rs::PrintLevel::Debug),
     };
     let config = simplelog::ConfigBuilder::new()
         .set_time_level(LevelFilter::Error)
@@ -118,6 +118,6 @@ fn log_to_stderr(verbose: u8) -> Result<()> {
         .build();
     let (mode, colour) = (simplelog::TerminalMode::Stderr, simplelog::ColorChoice::Auto);
     simplelog::TermLogger::init(level, config, mode, colour).context("cannot log")?;
-    scx_utils::init_libbpf_logging(Some(libbpf_rs::PrintLevel::Warn));
+    scx_utils::init_libbpf_logging(Some(libbpf_level));
     Ok(())
 }

@@ -205,7 +205,7 @@ impl Run<'_> {
                 self.adapt_sampling(&counters.since(&last_second), elapsed_s, &mut scheduler);
                 (last_second, last_second_at) = (counters, now);
                 if let Some(learning) = &mut self.learning {
-                    learning.check_memory();
+                    learning.check_memory(&mut scheduler)?;
                 }
                 self.metrics(0, &scheduler)?.record();
             }

@@ -8,14 +8,15 @@
 
 #include "event.bpf.h"
 
-/* How many tasks of another domain's queue a pulling CPU looks at. */
+/* How many tasks of another domain's queue a pulling CPU looks at; more when one there waits past the bound. */
 #define RL_PULL_SCAN 4
+#define RL_PULL_SCAN_OVERDUE 32
 
 /* The nearest of the candidates are always compared; the others are a random window of those farther away. */
 #define RL_NEAREST (RL_MAX_CANDIDATES / 2)
 
-/* The i-th candidate of home, i < RL_MAX_CANDIDATES; RL_NO_DOMAIN when there are no more. */
-static __always_inline u32 candidate(u32 home, u32 i, u32 rnd)
+/* The i-th candidate of home, i < RL_MAX_CANDIDATES, `window` random; RL_NO_DOMAIN when there are no more. */
+static __always_inline u32 candidate(u32 home, u32 i, u32 window)
 {
 	u32 others = nr_domains - 1, far;
 
@@ -23,7 +24,7 @@ static __always_inline u32 candidate(u32 home, u32 i, u32 rnd)
 		return RL_NO_DOMAIN;
 	if (others > RL_MAX_CANDIDATES && i >= RL_NEAREST) {
 		far = others - RL_NEAREST;
-		i = RL_NEAREST + (rnd + i) % far;
+		i = RL_NEAREST + (window + i) % far;
 	}
 	return domain_neighbours[home & RL_DOMAIN_MASK][i & RL_DOMAIN_MASK];
 }
@@ -94,12 +95,12 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 static __noinline u32 balance_wake(struct task_struct *p, struct task_ctx *tctx, u32 home, u64 wake_flags)
 {
 	struct ask_args args = {};
-	u32 best = RL_NO_DOMAIN, best_load = ~0U, rnd = bpf_get_prandom_u32(), i;
+	u32 best = RL_NO_DOMAIN, best_load = ~0U, window = bpf_get_prandom_u32(), i;
 	u32 waker = domain_of(bpf_get_smp_processor_id());
 	struct domain_ctx *dom;
 
 	bpf_for(i, 0, RL_MAX_CANDIDATES) {
-		u32 id = candidate(home, i, rnd), load;
+		u32 id = candidate(home, i, window), load;
 
 		if (id == RL_NO_DOMAIN)
 			break;
@@ -130,27 +131,43 @@ static __noinline u32 balance_wake(struct task_struct *p, struct task_ctx *tctx,
 	args.arm.point = RL_POINT_WAKE;
 	args.arm.home = home;
 	args.arm.other = best;
-	args.arm.rnd = rnd;
+	args.arm.rnd = bpf_get_prandom_u32(); /* not the one that chose the candidate: propensities are exact */
 	args.waker = (wake_flags & SCX_WAKE_SYNC ? 1 : 0) | (waker == best ? 2 : 0);
 	return ask_policy(p, tctx, &args) ? best : home;
 }
 
+struct peer {
+	u32 id;
+	bool overdue; /* somebody there waits past the bound */
+};
+
 /*
- * The domain that a CPU of `own` should look at: the one with most tasks queued per CPU, if above `floor` (16ths of a
- * task per CPU), nearest first.
+ * The domain that a CPU of `own` should look at: one where somebody waits past the bound, else the one with most tasks
+ * queued per CPU, if above `floor` (16ths of a task per CPU); nearest first.
  */
-static __always_inline u32 find_peer(u32 own, u32 floor, u32 rnd)
+static __always_inline struct peer find_peer(u32 own, u32 floor, u64 now)
 {
-	u32 best = RL_NO_DOMAIN, i;
+	struct peer best = { .id = RL_NO_DOMAIN };
+	u32 window = bpf_get_prandom_u32(), i;
 
 	bpf_for(i, 0, RL_MAX_CANDIDATES) {
-		u32 id = candidate(own, i, rnd), load;
+		u32 id = candidate(own, i, window), queued, load;
+		struct domain_ctx *dom;
 
 		if (id == RL_NO_DOMAIN)
 			break;
-		load = rl_ratio16(nr_queued(id), nr_cpus_of(id));
+		queued = nr_queued(id);
+		dom = lookup_domain(id);
+		if (!queued || !dom)
+			continue;
+		if (domain_head_age(dom, queued, now) > wait_bound_ns) {
+			best.id = id;
+			best.overdue = true;
+			break;
+		}
+		load = rl_ratio16(queued, nr_cpus_of(id));
 		if (load > floor) {
-			best = id;
+			best.id = id;
 			floor = load;
 		}
 	}
@@ -165,25 +182,25 @@ static __noinline bool balance_pull(s32 cpu, u32 own, u32 own_load, bool would_i
 {
 	struct ask_args args = {};
 	struct task_struct *p;
-	u32 rnd = bpf_get_prandom_u32();
-	u32 peer, scanned = 0;
+	struct peer peer;
+	u32 scanned = 0;
 	bool taken = false;
 
 	/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU */
-	peer = find_peer(own, would_idle ? 0 : own_load + 16, rnd);
-	if (peer == RL_NO_DOMAIN)
-		return false;
 	args.arm.now = scx_bpf_now();
+	peer = find_peer(own, would_idle ? 0 : own_load + 16, args.arm.now);
+	if (peer.id == RL_NO_DOMAIN)
+		return false;
 	args.arm.point = RL_POINT_PULL;
-	args.arm.home = peer;
+	args.arm.home = peer.id;
 	args.arm.other = own;
-	args.arm.rnd = rnd;
+	args.arm.rnd = bpf_get_prandom_u32();
 	args.extra_idle = would_idle;
 
-	bpf_for_each(scx_dsq, p, peer, 0) {
+	bpf_for_each(scx_dsq, p, peer.id, 0) {
 		struct task_ctx *tctx;
 
-		if (scanned++ >= RL_PULL_SCAN)
+		if (scanned++ >= (peer.overdue ? RL_PULL_SCAN_OVERDUE : RL_PULL_SCAN))
 			break;
 		if (is_pinned(p) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 			continue;
