@@ -2,3 +2,4 @@
 //! `scx_rl`: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
 
 pub mod policy;
+pub mod vm;
