@@ -10,7 +10,7 @@ set -euo pipefail
 
 CACHE=${SCX_RL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/scx_rl}
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
-SERIES=(6.18 6.17 6.16 7.2)
+SERIES=(6.17 6.18 6.16 7.2)
 # The kfunc BTF of these is malformed: no sched_ext scheduler loads. src/vm/kernel.rs has the same list.
 BROKEN='^(7\.1\.13|7\.2\.12\+deb13)'
 

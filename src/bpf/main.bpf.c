@@ -36,7 +36,7 @@ static __always_inline void set_home(struct task_struct *p, struct task_ctx *tct
 		lag = slice_ns;
 	if (lag < -(s64)slice_ns)
 		lag = -(s64)slice_ns;
-	p->scx.dsq_vtime = to->vtime_now + lag;
+	scx_bpf_task_set_dsq_vtime(p, to->vtime_now + lag);
 	tctx->home = id;
 }
 
@@ -217,7 +217,7 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	if (prev && (prev->scx.flags & SCX_TASK_QUEUED)) {
 		/* nothing better to run */
-		prev->scx.slice = slice_ns;
+		scx_bpf_task_set_slice(prev, slice_ns);
 		return;
 	}
 	if (nr_domains > 1)
@@ -303,7 +303,7 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 		return;
 	used = since(tctx->running_at_ns, now);
 	tctx->running_at_ns = 0;
-	p->scx.dsq_vtime += used * 100 / weight;
+	scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + used * 100 / weight);
 
 	event_stopped(tctx, used, !runnable);
 	if (tctx->moved && tctx->run_avg_ns)
@@ -403,7 +403,7 @@ void BPF_STRUCT_OPS(rl_enable, struct task_struct *p)
 		return;
 	dom = lookup_domain(tctx->home);
 	if (dom)
-		p->scx.dsq_vtime = dom->vtime_now;
+		scx_bpf_task_set_dsq_vtime(p, dom->vtime_now);
 }
 
 void BPF_STRUCT_OPS(rl_disable, struct task_struct *p)
