@@ -31,6 +31,7 @@ mount --move $tmp /tmp
 ln -sfn /proc/self/fd/1 /dev/stdout
 ln -sfn /proc/self/fd/2 /dev/stderr
 
+unset nr_open raid # of the kernel's command line
 cd "$cwd" || echo "scx_rl: no $cwd in the guest" >/dev/kmsg
 if [ $# -eq 0 ]; then
 	exec bash -i
