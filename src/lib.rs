@@ -1,5 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `scx_rl`: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
+//!
+//! The flow, and a reading order:
+//!
+//! 1. `src/bpf/` (C): a decision point measures features, runs the network, draws an action, and logs a sample of
+//!    decisions with the wait that resulted. `intf.h` is the contract.
+//! 2. [`policy`]: that contract in Rust, and the same C arithmetic built for the host.
+//! 3. [`kernel`]: loads, attaches, drains events, publishes weights. The only place that knows libbpf.
+//! 4. [`agent`]: reward, batch, actor-critic learner, quantisation, checkpoint, recording. Knows neither BPF nor clocks;
+//!    [`agent::Environment`] is all it sees of the world.
+//! 5. [`run`] (with [`learning`], [`stats`], [`process`]): the loop that joins them. [`cli`]: the options.
+//!
+//! Around it: [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`vm`] boots a
+//! kernel that has sched_ext, and [`demo`] runs the whole thing there.
 
+pub mod agent;
+pub mod bench;
+pub mod cli;
+pub mod demo;
+pub mod kernel;
+pub mod learning;
 pub mod policy;
+pub mod process;
+pub mod run;
+pub mod runqlat;
+pub mod stats;
 pub mod vm;

@@ -1,28 +1,123 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The command line: only `vm` for now.
+//! The binary: parse, set up logging and signals, and hand over to the library.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::{Context, Result, bail};
 use clap::Parser;
-use simplelog::TermLogger;
-
-#[derive(Parser)]
-enum Cli {
-    Vm(scx_rl::vm::VmArgs),
-}
+use log::{LevelFilter, warn};
+use scx_rl::agent::recording::{self, Reader};
+use scx_rl::agent::{Agent, Checkpoint, Origin};
+use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
+use scx_rl::process::Signals;
+use scx_rl::{bench, demo, learning, run, runqlat, stats, vm};
+use scx_utils::build_id;
 
 fn main() -> ExitCode {
-    let config = simplelog::ConfigBuilder::new().set_time_level(log::LevelFilter::Off).build();
-    let colours = simplelog::ColorChoice::Auto;
-    if TermLogger::init(log::LevelFilter::Info, config, simplelog::TerminalMode::Stderr, colours).is_err() {
-        eprintln!("no log: another one is set");
-    }
-    let Cli::Vm(args) = Cli::parse();
-    match scx_rl::vm::run(&args) {
-        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
-        Err(error) => {
-            eprintln!("scx_rl: error: {error:#}");
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("Error: {e:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn start(cli: Cli) -> Result<ExitCode> {
+    // Errors are sentences; a backtrace of where they were made helps nobody.
+    log_to_stderr(cli.opts.verbose)?;
+    match cli.command {
+        None => schedule(&cli.opts)?,
+        Some(Command::Checkpoint(CheckpointCommand::Show { file, json })) => {
+            let checkpoint = Checkpoint::load(&file)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&checkpoint.summary())?);
+            } else {
+                print!("{}", checkpoint.describe());
+            }
+        }
+        Some(Command::Replay(args)) => replay(&args)?,
+        Some(Command::Runqlat(args)) => runqlat::run(args)?,
+        Some(Command::Bench(args)) => bench::run(&args)?,
+        Some(Command::Demo(args)) => demo::run(args)?,
+        Some(Command::Vm(args)) => {
+            let code = vm::run(&args)?;
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn schedule(opts: &Opts) -> Result<()> {
+    if opts.version {
+        println!("scx_rl {}", build_id::full_version(env!("CARGO_PKG_VERSION")));
+        return Ok(());
+    }
+    if opts.help_stats {
+        return stats::server_data().describe_meta(&mut std::io::stdout(), None);
+    }
+    let signals = Signals::install()?;
+    if let Some(interval) = opts.monitor {
+        return stats::monitor(Duration::from_secs_f64(interval), signals.stop_flag());
+    }
+    let Some(balancer) = opts.balancer() else {
+        bail!("choose a balancer: --learn, --frozen FILE, --heuristic or --random (see --help)");
+    };
+
+    let interval = opts.stats.unwrap_or(if balancer == Balancer::Learn { 5.0 } else { 0.0 });
+    if interval > 0.0 {
+        let stop = signals.stop_flag();
+        std::thread::spawn(move || {
+            if let Err(e) = stats::monitor(Duration::from_secs_f64(interval), stop) {
+                warn!("statistics are not shown any further: {e:#}");
+            }
+        });
+    }
+    run::run(opts, balancer, &signals)
+}
+
+fn replay(args: &ReplayArgs) -> Result<()> {
+    let file = std::fs::File::open(&args.recording)
+        .with_context(|| format!("cannot open the recording {}", args.recording.display()))?;
+    let context = || format!("cannot replay {}", args.recording.display());
+    let reader = Reader::new(std::io::BufReader::new(file)).with_context(context)?;
+    let (replayed, origin) = match &args.resume {
+        None => (recording::replay(reader).with_context(context)?, Origin::default()),
+        Some(path) => {
+            let checkpoint = Checkpoint::load(path)?;
+            let agent = Agent::resume(&checkpoint)?;
+            (recording::replay_onto(reader, agent).with_context(context)?, checkpoint.origin)
+        }
+    };
+    let mut agent = replayed.agent;
+    agent.checkpoint(Origin { created_at: learning::now_utc(), ..origin })?.save(&args.checkpoint)?;
+    println!(
+        "{} events and {} restarts replayed, {} updates{}; checkpoint: {}",
+        replayed.events,
+        replayed.restarts,
+        agent.metrics().updates,
+        if replayed.complete { "" } else { " (the recording ended at its size limit)" },
+        args.checkpoint.display()
+    );
+    Ok(())
+}
+
+fn log_to_stderr(verbose: u8) -> Result<()> {
+    let (level, libbpf_level) = match verbose {
+        0 => (LevelFilter::Info, libbpf_rs::PrintLevel::Warn),
+        1 => (LevelFilter::Debug, libbpf_rs::PrintLevel::Info),
+        _ => (LevelFilter::Trace, libbpf_rs::PrintLevel::Debug),
+    };
+    let config = simplelog::ConfigBuilder::new()
+        .set_time_level(LevelFilter::Error)
+        .set_location_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_thread_level(LevelFilter::Off)
+        .build();
+    let (mode, colour) = (simplelog::TerminalMode::Stderr, simplelog::ColorChoice::Auto);
+    simplelog::TermLogger::init(level, config, mode, colour).context("cannot log")?;
+    scx_utils::init_libbpf_logging(Some(libbpf_level));
+    Ok(())
 }

@@ -1,3 +1,3 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* What bindgen reads: types only, no kernel headers. */
-#include "features.h"
+#include "probe.h"

@@ -126,11 +126,11 @@ struct rl_event {
 
 /*
  * The network, quantised and packed: 16 features -> 12 ReLU -> 1 logit.
- * Word w1[f][g] holds the weights of feature f for the neurons 3g, 3g+1, 3g+2 in lanes of 21 bits, each weight plus
+ * Word w1[g][f] holds the weights of feature f for the neurons 3g, 3g+1, 3g+2 in lanes of 21 bits, each weight plus
  * RL_WEIGHT_OFFSET. A lane of sum(x * w) is at most 16 * 127 * 255 < 2^19, so one multiplication serves three neurons.
  */
 struct rl_weights {
-	u64 w1[RL_FEATURES][RL_GROUPS];
+	u64 w1[RL_GROUPS][RL_FEATURES];
 	s32 b1[RL_HIDDEN]; /* 1 / 2^(FEATURE_BITS + WEIGHT_BITS) */
 	s32 w2[RL_HIDDEN]; /* 1 / 2^WEIGHT_BITS, within +-RL_WEIGHT_MAX */
 	s64 b2;            /* 1 / 2^(FEATURE_BITS + 2 * WEIGHT_BITS) */
@@ -171,6 +171,7 @@ struct rl_decision {
 	X(events_dropped, "events lost because the ring buffer was full")                                             \
 	X(events_censored, "events whose outcome was censored")                                                       \
 	X(events_busy, "decisions not logged: the task still had one in flight")                                      \
+	X(events_raced, "decisions not logged: the task started to run while it was being decided")                    \
 	X(overrides, "decisions that the waiting bound took out of the policy's hands")                               \
 	X(torn_retries, "policy reads retried because a publication overtook them")                                   \
 	X(torn_fallbacks, "decisions by the fixed rule after repeated retries")                                       \

@@ -8,6 +8,15 @@
 
 #include "features.h"
 
+/* max(h, 0) without a branch: with one, the verifier would walk 2^RL_HIDDEN paths. The asm hides it from clang. */
+static inline s64 rl_relu(s64 h)
+{
+	s64 mask = ~(h >> 63);
+
+	asm volatile("" : "+r"(mask));
+	return h & mask;
+}
+
 /*
  * Network output for features f, in units of 1 / 2^(FEATURE_BITS + 2 * WEIGHT_BITS).
  *
@@ -18,30 +27,29 @@
 static inline s64 rl_forward(const struct rl_weights *w, const u8 *f)
 {
 	const u64 lane = (1ULL << RL_LANE_BITS) - 1;
-	u64 acc[RL_GROUPS] = {};
-	s64 z = w->b2;
-	s64 offset = 0;
+	s64 z = w->b2, offset = 0;
 	u32 i, g, l;
 
 #pragma unroll
-	for (i = 0; i < RL_FEATURES; i++) {
-		u64 x = f[i];
-
-		offset += x;
-#pragma unroll
-		for (g = 0; g < RL_GROUPS; g++)
-			acc[g] += x * w->w1[i][g];
-	}
+	for (i = 0; i < RL_FEATURES; i++)
+		offset += f[i];
 	offset *= RL_WEIGHT_OFFSET;
 
 #pragma unroll
 	for (g = 0; g < RL_GROUPS; g++) {
+		u64 acc = 0;
+
+		/* BPF has ten registers: without this clang keeps all features, and spills them to its small stack */
+		asm volatile("" ::: "memory");
+#pragma unroll
+		for (i = 0; i < RL_FEATURES; i++)
+			acc += f[i] * w->w1[g][i];
 #pragma unroll
 		for (l = 0; l < RL_LANES; l++) {
 			u32 n = g * RL_LANES + l;
-			s64 h = (s64)(acc[g] >> (l * RL_LANE_BITS) & lane) - offset + w->b1[n];
+			s64 h = (s64)(acc >> (l * RL_LANE_BITS) & lane) - offset + w->b1[n];
 
-			z += (h > 0 ? h : 0) * w->w2[n];
+			z += rl_relu(h) * w->w2[n];
 		}
 	}
 	return z;
@@ -58,40 +66,23 @@ static inline s32 rl_logit(s64 z)
 	return (s32)z;
 }
 
-/* sigmoid(i / 16) * 2^16, i = 0..128 */
-static const u16 rl_sigmoid_table[129] = {
-	32768, 33792, 34813, 35831, 36843, 37847, 38841, 39824, 40793, 41748, 42687, 43608,
-	44511, 45393, 46254, 47094, 47911, 48704, 49474, 50220, 50941, 51638, 52310, 52957,
-	53581, 54179, 54754, 55306, 55834, 56339, 56822, 57284, 57724, 58144, 58544, 58925,
-	59287, 59632, 59959, 60270, 60565, 60844, 61109, 61360, 61598, 61823, 62036, 62238,
-	62428, 62608, 62778, 62938, 63090, 63233, 63368, 63495, 63615, 63728, 63835, 63935,
-	64030, 64119, 64203, 64283, 64357, 64427, 64494, 64556, 64614, 64669, 64721, 64770,
-	64816, 64859, 64900, 64938, 64974, 65008, 65039, 65069, 65097, 65124, 65149, 65172,
-	65194, 65215, 65234, 65252, 65269, 65285, 65300, 65315, 65328, 65341, 65352, 65364,
-	65374, 65384, 65393, 65402, 65410, 65417, 65425, 65431, 65438, 65444, 65449, 65454,
-	65459, 65464, 65468, 65472, 65476, 65480, 65483, 65486, 65489, 65492, 65495, 65497,
-	65500, 65502, 65504, 65506, 65508, 65509, 65511, 65513, 65514,
-};
-
 /*
- * sigmoid of a logit in 1/256, as an integer out of RL_PROB_ONE: linear between the table's entries, exactly symmetric
- * (p(-x) = ONE - p(x)), within 0.0002 of the real function.
+ * sigmoid of a logit in 1/256, as an integer out of RL_PROB_ONE, within 0.0001 of the real function, monotone, and
+ * exactly symmetric: p(-x) = ONE - p(x). From 1 / (1 + 2^-t), t = x * log2(e); 2^-t is a cubic in the fraction of t
+ * (minimax, exact at both ends), shifted by its integer part. There is no table: a lookup by a computed index would
+ * make the verifier follow the precise range of everything that led to it.
  */
 static inline u32 rl_sigmoid_q16(s32 logit_q8)
 {
-	u32 x = logit_q8 < 0 ? -logit_q8 : logit_q8;
-	u32 i, frac, p;
+	s64 sign = logit_q8 >> 31;
+	u64 x = (u64)((logit_q8 ^ sign) - sign) & 0xfff;
+	u64 t = x * 94548 >> 8; /* log2(e) in 16 bits */
+	s64 f = t & 0xffff, e, p;
 
-	if (x >= RL_LOGIT_MAX) {
-		p = rl_sigmoid_table[128];
-	} else {
-		i = x >> 4;
-		frac = x & 15;
-		/* i <= 127 here; the mask tells the verifier */
-		i &= 127;
-		p = rl_sigmoid_table[i] + ((rl_sigmoid_table[i + 1] - rl_sigmoid_table[i]) * frac >> 4);
-	}
-	return logit_q8 < 0 ? RL_PROB_ONE - p : p;
+	e = (1 << 16) + (f * (-45226 + (f * (14819 + (f * -2361 >> 16)) >> 16)) >> 16);
+	e >>= t >> 16 & 15;
+	p = (1ULL << 32) / (u64)((1 << 16) + e);
+	return (u32)((p ^ sign) - sign + (sign & RL_PROB_ONE));
 }
 
 /*

@@ -6,7 +6,7 @@ use std::os::raw::c_char;
 
 use sha2::{Digest, Sha256};
 
-use super::{RL_FEATURES, rl_decision, rl_inputs, rl_slot, rl_weights};
+use super::{RL_FEATURES, RL_NR_COUNTERS, rl_decision, rl_inputs, rl_slot, rl_weights};
 
 /// Number of features, the width of every feature vector.
 pub const FEATURES: usize = RL_FEATURES as usize;
@@ -18,6 +18,7 @@ unsafe extern "C" {
     fn rl_host_feature_name(i: u32) -> *const c_char;
     fn rl_host_feature_doc(i: u32) -> *const c_char;
     fn rl_host_feature_expr(i: u32) -> *const c_char;
+    fn rl_host_counter_name(i: u32) -> *const c_char;
     fn rl_host_features(input: *const rl_inputs, f: *mut u8);
     fn rl_host_act(slot: *const rl_slot, f: *const u8, rnd: u32, d: *mut rl_decision);
     fn rl_host_forward(w: *const rl_weights, f: *const u8) -> i64;
@@ -46,6 +47,16 @@ pub fn feature_table() -> Vec<FeatureInfo> {
             let (name, doc, expr) =
                 unsafe { (rl_host_feature_name(i), rl_host_feature_doc(i), rl_host_feature_expr(i)) };
             FeatureInfo { name: text(name), doc: text(doc), expr: text(expr) }
+        })
+        .collect()
+}
+
+/// Names of the counters, in the order of `RL_COUNTERS` in intf.h.
+pub fn counter_names() -> Vec<&'static str> {
+    (0..RL_NR_COUNTERS)
+        .map(|i| {
+            // SAFETY: host.c returns pointers to string literals, valid for the life of the program.
+            unsafe { CStr::from_ptr(rl_host_counter_name(i)) }.to_str().unwrap_or("?")
         })
         .collect()
 }

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The two networks: an actor (16 -> 12 ReLU -> 1 logit) that is quantised and published, and a critic (16 -> 16 ReLU -> 1)
+//! that stays here. Parameters are explicit variables in a fixed, named order: candle's `VarMap` iterates a hash map, and
+//! its CPU random numbers cannot be seeded; both would make two runs of one seed differ.
+//!
+//! candle runs single-threaded at these sizes (its matmul starts threads above 48 * 48 * 256 multiplications), so results
+//! are the same to the bit on one machine with one build.
+
+use candle_core::{Device, Result, Tensor, Var};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::policy::{RL_HIDDEN, host::FEATURES};
+
+/// Hidden neurons of the actor, as in BPF.
+pub const ACTOR_HIDDEN: usize = RL_HIDDEN as usize;
+/// Hidden neurons of the critic.
+pub const CRITIC_HIDDEN: usize = 16;
+/// Bound of the actor's initial output weights: small, so that the first policy is nearly a fair coin.
+const ACTOR_OUT: f32 = 0.05;
+/// Bound of the critic's initial output weights.
+const CRITIC_OUT: f32 = 0.25;
+
+/// The numbers of one network, row-major: `w1[feature][neuron]`, `b1[neuron]`, `w2[neuron]`, `b2[0]`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Layers {
+    /// Input weights, `FEATURES` x hidden.
+    pub w1: Vec<f32>,
+    /// Hidden biases.
+    pub b1: Vec<f32>,
+    /// Output weights.
+    pub w2: Vec<f32>,
+    /// Output bias, one number.
+    pub b2: Vec<f32>,
+}
+
+impl Layers {
+    /// Seeded initial numbers (He-uniform inputs) for a network of `hidden` neurons.
+    fn random(hidden: usize, out: f32, rng: &mut ChaCha8Rng) -> Self {
+        let mut uniform = |n: usize, bound: f32| (0..n).map(|_| rng.random_range(-bound..bound)).collect::<Vec<_>>();
+        let (he, bias) = ((6.0 / FEATURES as f32).sqrt(), (1.0 / FEATURES as f32).sqrt());
+        Self { w1: uniform(FEATURES * hidden, he), b1: uniform(hidden, bias), w2: uniform(hidden, out), b2: vec![0.0] }
+    }
+
+    /// The four arrays in their fixed order.
+    pub fn arrays(&self) -> [&Vec<f32>; 4] {
+        [&self.w1, &self.b1, &self.w2, &self.b2]
+    }
+}
+
+/// Every trained number: what a checkpoint keeps, and what two runs are compared by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Parameters {
+    /// The policy.
+    pub actor: Layers,
+    /// The baseline.
+    pub critic: Layers,
+}
+
+impl Parameters {
+    /// Names and shapes, in the fixed order of [`Parameters::arrays`].
+    pub const TABLE: [(&str, &[usize]); 8] = [
+        ("actor.w1", &[FEATURES, ACTOR_HIDDEN]),
+        ("actor.b1", &[ACTOR_HIDDEN]),
+        ("actor.w2", &[ACTOR_HIDDEN, 1]),
+        ("actor.b2", &[1]),
+        ("critic.w1", &[FEATURES, CRITIC_HIDDEN]),
+        ("critic.b1", &[CRITIC_HIDDEN]),
+        ("critic.w2", &[CRITIC_HIDDEN, 1]),
+        ("critic.b2", &[1]),
+    ];
+
+    /// Seeded initial parameters.
+    pub fn random(rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            actor: Layers::random(ACTOR_HIDDEN, ACTOR_OUT, rng),
+            critic: Layers::random(CRITIC_HIDDEN, CRITIC_OUT, rng),
+        }
+    }
+
+    /// The arrays in the order of [`Parameters::TABLE`].
+    pub fn arrays(&self) -> [&Vec<f32>; 8] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.actor.arrays(), self.critic.arrays());
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// The same, to be filled.
+    pub fn arrays_mut(&mut self) -> [&mut Vec<f32>; 8] {
+        let (a, c) = (&mut self.actor, &mut self.critic);
+        [&mut a.w1, &mut a.b1, &mut a.w2, &mut a.b2, &mut c.w1, &mut c.b1, &mut c.w2, &mut c.b2]
+    }
+
+    /// Name of the first array with a number that is not finite.
+    pub fn not_finite(&self) -> Option<&'static str> {
+        let bad = self.arrays().iter().position(|a| a.iter().any(|v| !v.is_finite()))?;
+        Some(Self::TABLE[bad].0)
+    }
+}
+
+/// One network as candle variables.
+#[derive(Debug, Clone)]
+pub struct Mlp {
+    w1: Var,
+    b1: Var,
+    w2: Var,
+    b2: Var,
+}
+
+impl Mlp {
+    /// From numbers; the hidden width is that of `b1`. Errors if the arrays do not fit each other.
+    pub fn new(layers: &Layers) -> Result<Self> {
+        let hidden = layers.b1.len();
+        let var = |values: &[f32], shape: &[usize]| Var::from_slice(values, shape, &Device::Cpu);
+        Ok(Self {
+            w1: var(&layers.w1, &[FEATURES, hidden])?,
+            b1: var(&layers.b1, &[hidden])?,
+            w2: var(&layers.w2, &[hidden, 1])?,
+            b2: var(&layers.b2, &[1])?,
+        })
+    }
+
+    /// The output, shape `(n)`, for inputs of shape `(n, FEATURES)`.
+    pub fn forward(&self, inputs: &Tensor) -> Result<Tensor> {
+        let hidden = inputs.matmul(&self.w1)?.broadcast_add(&self.b1)?.relu()?;
+        hidden.matmul(&self.w2)?.broadcast_add(&self.b2)?.squeeze(1)
+    }
+
+    /// The variables, in their fixed order.
+    pub fn vars(&self) -> [&Var; 4] {
+        [&self.w1, &self.b1, &self.w2, &self.b2]
+    }
+
+    /// The numbers as they are now.
+    pub fn layers(&self) -> Result<Layers> {
+        let read = |var: &Var| var.flatten_all()?.to_vec1::<f32>();
+        Ok(Layers { w1: read(&self.w1)?, b1: read(&self.b1)?, w2: read(&self.w2)?, b2: read(&self.b2)? })
+    }
+
+    /// Overwrite the numbers.
+    pub fn set(&self, layers: &Layers) -> Result<()> {
+        for (var, values) in self.vars().into_iter().zip(layers.arrays()) {
+            var.set(&Tensor::from_slice(values, var.shape(), &Device::Cpu)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What an event is worth: the one definition of the reward, and of which events have one.
+//!
+//! ```text
+//! cost            = min(wait, CAP) + min(max(0, service - usual service), CAP)        CAP = 50 ms
+//! raw reward      = -cost, in ms                                     what reports and curves show
+//! training reward = -cost / running mean of the response, in [-8, 0]     what the learner sees
+//! response        = min(wait, CAP) + min(usual service, CAP)
+//! ```
+//!
+//! The wait is the runqueue latency of the decided task; the extra service time is what the move cost it in cache misses.
+//! Both are winsorised, because one starved task must not outweigh ten thousand ordinary ones. The running mean makes the
+//! scale independent of the machine and of the load; each decision point has its own, since WAKE waits start at zero and
+//! PULL waits do not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::{
+    RL_EV_CENSORED, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE, RL_MODE_LEARN, RL_MODE_RANDOM, RL_NR_DISTANCES,
+    RL_NR_POINTS, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
+};
+
+/// Waits and extra service times count at most this much.
+pub const CAP_NS: u64 = 50_000_000;
+
+/// A response mean below this (1 us) would turn timer noise into large rewards.
+const RESPONSE_MIN_NS: f64 = 1000.0;
+
+/// What the agent does with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its reward is learned from.
+    Learn,
+    /// The outcome is unknown: no reward.
+    Censored,
+    /// A valid event of a mode that does not draw its actions.
+    OffMode,
+    /// Something that the BPF side cannot have meant, and what.
+    Invalid(&'static str),
+}
+
+/// Judge an event. Validity comes first: the flags of an event of another version mean nothing. Unknown flag bits outside
+/// of `RL_EV_CENSORED` are ignored, as they do not change the reward.
+pub fn judge(event: &rl_event) -> Verdict {
+    if let Some(why) = invalid(event) {
+        return Verdict::Invalid(why);
+    }
+    if event.flags & RL_EV_CENSORED != 0 {
+        return Verdict::Censored;
+    }
+    match u32::from(event.mode) {
+        RL_MODE_LEARN | RL_MODE_RANDOM => Verdict::Learn,
+        _ => Verdict::OffMode,
+    }
+}
+
+fn invalid(event: &rl_event) -> Option<&'static str> {
+    if u32::from(event.version) != RL_EVENT_VERSION {
+        Some("event version")
+    } else if event.features.iter().any(|&f| u32::from(f) > RL_FEATURE_MAX) {
+        Some("feature out of range")
+    } else if u32::from(event.point) >= RL_NR_POINTS {
+        Some("decision point")
+    } else if u32::from(event.action) > RL_MIGRATE {
+        Some("action")
+    } else if u32::from(event.distance) >= RL_NR_DISTANCES {
+        Some("distance class")
+    } else if u32::from(event.mode) > RL_MODE_RANDOM {
+        Some("mode")
+    } else if event.p_migrate_q16 > RL_PROB_ONE {
+        Some("propensity above one")
+    } else if propensity_q16(event) == 0 {
+        Some("action of propensity zero")
+    } else {
+        None
+    }
+}
+
+/// The logged probability of the action that was taken, out of `RL_PROB_ONE`: the sampler's own integer.
+pub fn propensity_q16(event: &rl_event) -> u32 {
+    if u32::from(event.action) == RL_MIGRATE {
+        event.p_migrate_q16
+    } else {
+        RL_PROB_ONE.saturating_sub(event.p_migrate_q16)
+    }
+}
+
+/// The cost of the decision's outcome.
+pub fn cost_ns(event: &rl_event) -> u64 {
+    event.wait_ns.min(CAP_NS) + event.service_ns.saturating_sub(event.usual_service_ns).min(CAP_NS)
+}
+
+/// The raw reward, ms: at most 0, at least -100.
+pub fn raw_reward_ms(event: &rl_event) -> f64 {
+    -(cost_ns(event) as f64) / 1e6
+}
+
+/// An exponentially weighted mean whose early values are not biased towards zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunningMean {
+    #[serde(with = "exact")]
+    sum: f64,
+    #[serde(with = "exact")]
+    weight: f64,
+}
+
+impl RunningMean {
+    /// Take in one value with a horizon of `horizon` values.
+    pub fn add(&mut self, value: f64, horizon: u64) {
+        let share = 1.0 / horizon.max(1) as f64;
+        self.sum += share * (value - self.sum);
+        self.weight += share * (1.0 - self.weight);
+    }
+
+    /// The mean, or `None` before the first value.
+    pub fn get(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
+}
+
+/// The running means of the response, ns, one per decision point: the state behind the training reward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Normaliser {
+    wake: RunningMean,
+    pull: RunningMean,
+}
+
+impl Normaliser {
+    /// The training reward of a valid event, in `[-clip, 0]`. The event counts towards the mean that it is divided by, so
+    /// the first event already has a scale.
+    pub fn training_reward(&mut self, event: &rl_event, horizon_events: u64, clip: f64) -> f64 {
+        let response_ns = event.wait_ns.min(CAP_NS) + event.usual_service_ns.min(CAP_NS);
+        let mean = match u32::from(event.point) {
+            RL_POINT_WAKE => &mut self.wake,
+            _ => &mut self.pull,
+        };
+        mean.add(response_ns as f64, horizon_events);
+        let scale_ns = mean.get().unwrap_or(0.0).max(RESPONSE_MIN_NS);
+        (-(cost_ns(event) as f64) / scale_ns).clamp(-clip, 0.0)
+    }
+
+    /// Mean response at WAKE and at PULL, ns; `None` before the first event.
+    pub fn means_ns(&self) -> (Option<f64>, Option<f64>) {
+        (self.wake.get(), self.pull.get())
+    }
+}
+
+/// Finite f64 through text without losing a bit: as a string, because serde_json's float parser may be off by one unit in
+/// the last place while Rust's own is exact.
+pub(super) mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{value:?}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let value: f64 = text.parse().map_err(|_| D::Error::custom(format!("{text:?} is not a number")))?;
+        if value.is_finite() { Ok(value) } else { Err(D::Error::custom(format!("{text:?} is not finite"))) }
+    }
+}

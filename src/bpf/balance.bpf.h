@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Where the policy is asked. A decision point finds a legal alternative first, applies the bound on waiting, and only
+ * then asks; what the policy may choose between is always safe.
+ */
+#ifndef __SCX_RL_BALANCE_BPF_H
+#define __SCX_RL_BALANCE_BPF_H
+
+#include "event.bpf.h"
+
+/* How many tasks of another domain's queue a pulling CPU looks at; more when one there waits past the bound. */
+#define RL_PULL_SCAN 4
+#define RL_PULL_SCAN_OVERDUE 32
+
+/* The nearest of the candidates are always compared; the others are a random window of those farther away. */
+#define RL_NEAREST (RL_MAX_CANDIDATES / 2)
+
+/* The i-th candidate of home, i < RL_MAX_CANDIDATES, `window` random; RL_NO_DOMAIN when there are no more. */
+static __always_inline u32 candidate(u32 home, u32 i, u32 window)
+{
+	u32 others = nr_domains - 1, far;
+
+	if (i >= others)
+		return RL_NO_DOMAIN;
+	if (others > RL_MAX_CANDIDATES && i >= RL_NEAREST) {
+		far = others - RL_NEAREST;
+		i = RL_NEAREST + (window + i) % far;
+	}
+	return domain_neighbours[home & RL_DOMAIN_MASK][i & RL_DOMAIN_MASK];
+}
+
+struct ask_args {
+	struct arm_args arm;
+	u32 waker;
+	u32 extra_idle; /* idle CPUs at `other` that its counter does not show: the CPU that pulls */
+};
+
+/* Measure, ask the policy, count, and start to follow the decision. Return: migrate? */
+static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, struct ask_args *args)
+{
+	struct domain_ctx *home = lookup_domain(args->arm.home);
+	struct domain_ctx *other = lookup_domain(args->arm.other);
+	u32 zero = 0;
+	struct rl_ask *ask = bpf_map_lookup_elem(&asks, &zero);
+	struct rl_inputs *in;
+	u64 now = args->arm.now;
+
+	if (!home || !other || !ask)
+		return false;
+	in = &ask->in;
+	in->home_queued = nr_queued(args->arm.home);
+	in->other_queued = nr_queued(args->arm.other);
+	in->home_cpus = nr_cpus_of(args->arm.home);
+	in->other_cpus = nr_cpus_of(args->arm.other);
+	in->home_idle = READ_ONCE(home->nr_idle);
+	in->other_idle = READ_ONCE(other->nr_idle) + args->extra_idle;
+	in->home_head_age_ns = domain_head_age(home, in->home_queued, now);
+	in->other_head_age_ns = domain_head_age(other, in->other_queued, now);
+	in->home_run_avg_ns = home->run_avg_ns;
+	in->other_run_avg_ns = other->run_avg_ns;
+	in->task_run_avg_ns = tctx->run_avg_ns;
+	in->task_sleep_avg_ns = tctx->sleep_avg_ns;
+	in->since_ran_ns = since(tctx->stopped_at_ns, now);
+	in->since_moved_ns = since(tctx->moved_at_ns, now);
+	in->move_penalty_ns = tctx->move_penalty_ns;
+	in->point = args->arm.point;
+	in->distance = distance_between(args->arm.home, args->arm.other);
+	in->waker = args->waker;
+	in->weight = p->scx.weight;
+	ask->rnd = args->arm.rnd;
+	rl_observe(ask);
+	rl_decide(ask);
+	if (ask->tries) {
+		count_add(RL_CNT_torn_retries, ask->tries);
+		if (ask->tries == RL_READ_TRIES)
+			count(torn_fallbacks);
+	}
+	if (args->arm.point == RL_POINT_PULL) {
+		count(pull_decisions);
+		if (ask->decision.action == RL_MIGRATE)
+			count(pull_migrated);
+	} else {
+		count(wake_decisions);
+		if (ask->decision.action == RL_MIGRATE)
+			count(wake_migrated);
+	}
+	event_arm(p, tctx, &args->arm, &ask->decision, ask->features);
+	return ask->decision.action == RL_MIGRATE;
+}
+
+/*
+ * WAKE: home has no idle CPU for p. Find the best other domain: the nearest one with an idle CPU, else the one with the
+ * shortest queue per CPU, nearest first. Return: the domain to go to (home, if to stay).
+ */
+static __noinline u32 balance_wake(struct task_struct *p, struct task_ctx *tctx, u32 home, u64 wake_flags)
+{
+	struct ask_args args = {};
+	u32 best = RL_NO_DOMAIN, best_load = ~0U, window = bpf_get_prandom_u32(), i;
+	u32 waker = domain_of(bpf_get_smp_processor_id());
+	struct domain_ctx *dom;
+
+	bpf_for(i, 0, RL_MAX_CANDIDATES) {
+		u32 id = candidate(home, i, window), load;
+
+		if (id == RL_NO_DOMAIN)
+			break;
+		dom = lookup_domain(id);
+		if (!dom || !domain_allowed(dom, p))
+			continue;
+		if (READ_ONCE(dom->nr_idle)) {
+			best = id;
+			best_load = 0;
+			break;
+		}
+		load = 1 + rl_ratio16(nr_queued(id), nr_cpus_of(id));
+		if (load < best_load) {
+			best = id;
+			best_load = load;
+		}
+	}
+	if (best == RL_NO_DOMAIN)
+		return home;
+
+	args.arm.now = scx_bpf_now();
+	dom = lookup_domain(home);
+	if (dom && !best_load && domain_head_age(dom, nr_queued(home), args.arm.now) > wait_bound_ns) {
+		/* tasks at home wait past the bound while a CPU idles: no choice */
+		count(overrides);
+		return best;
+	}
+	args.arm.point = RL_POINT_WAKE;
+	args.arm.home = home;
+	args.arm.other = best;
+	args.arm.rnd = bpf_get_prandom_u32(); /* not the one that chose the candidate: propensities are exact */
+	args.waker = (wake_flags & SCX_WAKE_SYNC ? 1 : 0) | (waker == best ? 2 : 0);
+	return ask_policy(p, tctx, &args) ? best : home;
+}
+
+struct peer {
+	u32 id;
+	bool overdue; /* somebody there waits past the bound */
+};
+
+/*
+ * The domain that a CPU of `own` should look at: one where somebody waits past the bound, else the one with most tasks
+ * queued per CPU, if above `floor` (16ths of a task per CPU); nearest first.
+ */
+static __always_inline struct peer find_peer(u32 own, u32 floor, u64 now)
+{
+	struct peer best = { .id = RL_NO_DOMAIN };
+	u32 window = bpf_get_prandom_u32(), i;
+
+	bpf_for(i, 0, RL_MAX_CANDIDATES) {
+		u32 id = candidate(own, i, window), queued, load;
+		struct domain_ctx *dom;
+
+		if (id == RL_NO_DOMAIN)
+			break;
+		queued = nr_queued(id);
+		dom = lookup_domain(id);
+		if (!queued || !dom)
+			continue;
+		if (domain_head_age(dom, queued, now) > wait_bound_ns) {
+			best.id = id;
+			best.overdue = true;
+			break;
+		}
+		load = rl_ratio16(queued, nr_cpus_of(id));
+		if (load > floor) {
+			best.id = id;
+			floor = load;
+		}
+	}
+	return best;
+}
+
+/*
+ * PULL: a CPU of `own` looks at the first movable task that waits in another domain, and takes it or not. would_idle:
+ * it has nothing else to run; then a waiter past the bound is taken without asking. Return: was a task taken?
+ */
+static __noinline bool balance_pull(s32 cpu, u32 own, u32 own_load, bool would_idle)
+{
+	struct ask_args args = {};
+	struct task_struct *p;
+	struct peer peer;
+	u32 scanned = 0;
+	bool taken = false;
+
+	/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU */
+	args.arm.now = scx_bpf_now();
+	peer = find_peer(own, would_idle ? 0 : own_load + 16, args.arm.now);
+	if (peer.id == RL_NO_DOMAIN)
+		return false;
+	args.arm.point = RL_POINT_PULL;
+	args.arm.home = peer.id;
+	args.arm.other = own;
+	args.arm.rnd = bpf_get_prandom_u32();
+	args.extra_idle = would_idle;
+
+	bpf_for_each(scx_dsq, p, peer.id, 0) {
+		struct task_ctx *tctx;
+
+		if (scanned++ >= (peer.overdue ? RL_PULL_SCAN_OVERDUE : RL_PULL_SCAN))
+			break;
+		if (is_pinned(p) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+			continue;
+		tctx = lookup_task(p);
+		if (!tctx)
+			continue;
+		args.arm.waited_ns = tctx->queued_at_ns ? since(tctx->queued_at_ns, args.arm.now) : 0;
+		if (would_idle && args.arm.waited_ns > wait_bound_ns)
+			count(overrides);
+		else if (!ask_policy(p, tctx, &args))
+			break;
+		taken = scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0);
+		if (!taken)
+			event_cancel(tctx, RL_POINT_PULL);
+		break;
+	}
+	return taken;
+}
+
+#endif /* __SCX_RL_BALANCE_BPF_H */

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The life of a logged decision: armed when it is taken (if sampled), completed when the task has run, written to the
+ * ring buffer when that period on CPU ends. Sampling comes before any work, so an unsampled decision costs a branch.
+ *
+ * A PULL decision is taken by a CPU that does not own the task, while another CPU may start it: so the state changes by
+ * compare-and-swap, and nr_runs tells whether the task ran between the decision and its arming.
+ */
+#ifndef __SCX_RL_EVENT_BPF_H
+#define __SCX_RL_EVENT_BPF_H
+
+#include "state.bpf.h"
+
+static __always_inline bool pending_move(struct pending *pend, u32 from, u32 to)
+{
+	return READ_ONCE(pend->state) == from && __sync_val_compare_and_swap(&pend->state, from, to) == from;
+}
+
+static __always_inline void event_emit(struct pending *pend)
+{
+	struct rl_event *out = bpf_ringbuf_reserve(&events, sizeof(*out), 0);
+
+	if (out) {
+		__builtin_memcpy(out, &pend->event, sizeof(*out));
+		bpf_ringbuf_submit(out, BPF_RB_NO_WAKEUP);
+		count(events_emitted);
+		if (pend->event.flags & RL_EV_CENSORED)
+			count(events_censored);
+	} else {
+		count(events_dropped);
+	}
+	WRITE_ONCE(pend->state, PENDING_FREE);
+}
+
+struct arm_args {
+	u32 point;
+	u32 home;
+	u32 other;
+	u32 rnd;
+	u64 now;
+	u64 waited_ns;
+};
+
+/*
+ * Start to follow a decision, if it is sampled. The upper half of rnd samples; the lower half chose the action. A task
+ * that never ran has no usual service time to compare with, and is left out.
+ */
+static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tctx, const struct arm_args *args,
+				      const struct rl_decision *d, const u8 *features)
+{
+	u32 shift = READ_ONCE(sample_shift);
+	struct pending *pend;
+	struct rl_event *ev;
+
+	if (shift > 16)
+		shift = 16;
+	if (!tctx->run_avg_ns || ((args->rnd >> 16) & ((1U << shift) - 1)))
+		return;
+	count(events_sampled);
+
+	/* a PULL while a WAKE decision is in flight: its outcome is no longer only its own */
+	if (args->point == RL_POINT_PULL && READ_ONCE(tctx->pending[RL_POINT_WAKE].state) == PENDING_WAITING)
+		tctx->pending[RL_POINT_WAKE].event.flags |= RL_EV_REDECIDED;
+
+	pend = &tctx->pending[args->point == RL_POINT_PULL ? RL_POINT_PULL : RL_POINT_WAKE];
+	if (!pending_move(pend, PENDING_FREE, PENDING_FILLING)) {
+		count(events_busy);
+		return;
+	}
+	pend->nr_runs = READ_ONCE(tctx->nr_runs);
+	ev = &pend->event;
+	ev->decided_at_ns = args->now;
+	ev->generation = d->generation;
+	ev->wait_ns = 0;
+	ev->service_ns = 0;
+	ev->usual_service_ns = tctx->run_avg_ns;
+	ev->waited_before_ns = args->waited_ns;
+	ev->logit_q8 = d->logit_q8;
+	ev->p_migrate_q16 = d->p_migrate_q16;
+	ev->tid = p->pid;
+	ev->home_dom = args->home;
+	ev->other_dom = args->other;
+	ev->ran_dom = RL_NO_DOMAIN;
+	ev->version = RL_EVENT_VERSION;
+	ev->point = args->point;
+	ev->action = d->action;
+	ev->distance = distance_between(args->home, args->other);
+	ev->mode = d->mode;
+	ev->sample_shift = shift;
+	ev->flags = 0;
+	__builtin_memcpy(ev->features, features, RL_FEATURES);
+	smp_wmb();
+	WRITE_ONCE(pend->state, PENDING_WAITING);
+}
+
+/* The decision was not carried out after all (another CPU was faster): forget it. */
+static __always_inline void event_cancel(struct task_ctx *tctx, u32 point)
+{
+	struct pending *pend = &tctx->pending[point == RL_POINT_PULL ? RL_POINT_PULL : RL_POINT_WAKE];
+
+	if (pending_move(pend, PENDING_WAITING, PENDING_FREE))
+		count(events_raced);
+}
+
+/* The task starts to run; call before nr_runs is advanced. */
+static __always_inline void event_ran(struct task_ctx *tctx, u32 dom, u64 now)
+{
+	u32 i;
+
+	for (i = 0; i < RL_NR_POINTS; i++) {
+		struct pending *pend = &tctx->pending[i];
+
+		if (!pending_move(pend, PENDING_WAITING, PENDING_RUNNING))
+			continue;
+		if (pend->nr_runs != tctx->nr_runs) {
+			count(events_raced);
+			WRITE_ONCE(pend->state, PENDING_FREE);
+			continue;
+		}
+		pend->event.wait_ns = since(pend->event.decided_at_ns, now);
+		pend->event.ran_dom = dom;
+		if (pend->event.wait_ns > horizon_ns)
+			pend->event.flags |= RL_EV_CENSOR_HORIZON;
+	}
+}
+
+/* The task leaves the CPU after service_ns. */
+static __always_inline void event_stopped(struct task_ctx *tctx, u64 service_ns, bool blocked)
+{
+	u32 i;
+
+	for (i = 0; i < RL_NR_POINTS; i++) {
+		struct pending *pend = &tctx->pending[i];
+
+		if (READ_ONCE(pend->state) != PENDING_RUNNING)
+			continue;
+		pend->event.service_ns = service_ns;
+		if (blocked)
+			pend->event.flags |= RL_EV_BLOCKED;
+		event_emit(pend);
+	}
+}
+
+/* The task will not run as decided: its outcome says nothing about the decision. */
+static __always_inline void event_censor(struct task_ctx *tctx, u32 flag)
+{
+	u64 now = scx_bpf_now();
+	u32 i;
+
+	for (i = 0; i < RL_NR_POINTS; i++) {
+		struct pending *pend = &tctx->pending[i];
+
+		if (!pending_move(pend, PENDING_WAITING, PENDING_RUNNING))
+			continue;
+		pend->event.wait_ns = since(pend->event.decided_at_ns, now);
+		pend->event.flags |= flag;
+		event_emit(pend);
+	}
+}
+
+#endif /* __SCX_RL_EVENT_BPF_H */

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the scheduler knows: its configuration, the domains, the tasks, the counters, and how to look them up. */
+#ifndef __SCX_RL_STATE_BPF_H
+#define __SCX_RL_STATE_BPF_H
+
+#include <scx/common.bpf.h>
+#include <bpf_atomic.h>
+#include "slots.h"
+
+#define RL_NO_DOMAIN RL_MAX_DOMAINS
+#define RL_NEVER (~0ULL)
+
+/* Configuration, written by userspace before load. */
+const volatile u32 nr_cpu_ids = 1;
+const volatile u32 nr_domains = 1;
+const volatile bool smt_enabled;
+const volatile u64 slice_ns = 5000000;
+/* No task waits longer than this because the policy said so. */
+const volatile u64 wait_bound_ns = 20000000;
+/* An outcome that takes longer is censored. */
+const volatile u64 horizon_ns = 1000000000;
+const volatile u16 cpu_domain[RL_MAX_CPUS];
+const volatile u64 domain_cpus[RL_MAX_DOMAINS][RL_MAX_CPUS / 64];
+const volatile u32 domain_nr_cpus[RL_MAX_DOMAINS];
+/* enum rl_distance between two domains */
+const volatile u8 domain_distance[RL_MAX_DOMAINS][RL_MAX_DOMAINS];
+/* the other domains, nearest first: nr_domains - 1 entries in each row */
+const volatile u16 domain_neighbours[RL_MAX_DOMAINS][RL_MAX_DOMAINS];
+
+/* Written by userspace at any time: log a decision with probability 2^-sample_shift. */
+u32 sample_shift;
+
+/* A scheduling domain: one DSQ whose id is the domain's index, and what is known about it. */
+struct domain_ctx {
+	struct bpf_cpumask __kptr *cpumask;
+	u64 vtime_now;
+	u64 run_avg_ns;
+	/* The last task that left the queue had waited last_wait_ns, at last_served_ns: see domain_head_age(). */
+	u64 last_wait_ns;
+	u64 last_served_ns;
+	/* A hint for choosing between domains; the kernel's own idle mask decides whether a CPU can be claimed. */
+	u32 nr_idle;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct domain_ctx);
+	__uint(max_entries, RL_MAX_DOMAINS);
+} domains SEC(".maps");
+
+enum pending_state {
+	PENDING_FREE,
+	PENDING_FILLING, /* being written by the CPU that decided */
+	PENDING_WAITING, /* the task has not run since */
+	PENDING_RUNNING, /* in its first period on CPU since */
+};
+
+/* A sampled decision whose outcome is not known yet. */
+struct pending {
+	u32 state; /* enum pending_state, changed by compare-and-swap */
+	u32 pad;
+	u64 nr_runs; /* of the task when it was decided */
+	struct rl_event event;
+};
+
+struct task_ctx {
+	u32 home;     /* the domain that it is queued in, or was last */
+	u32 ran_dom;  /* the domain that it last ran in; RL_NO_DOMAIN: never ran */
+	u64 queued_at_ns;  /* it waits for a CPU since then; 0: it does not wait */
+	u64 running_at_ns; /* it runs since then; 0: it does not run */
+	u64 stopped_at_ns; /* it last left a CPU; 0: never ran */
+	u64 slept_at_ns;   /* it sleeps since then; 0: it does not sleep */
+	u64 moved_at_ns;   /* it last changed domain; 0: never */
+	u64 run_avg_ns;
+	u64 sleep_avg_ns;
+	u64 move_penalty_ns;
+	u64 nr_runs;
+	bool from_dsq; /* it waited in a domain's DSQ, so its wait says something about that queue */
+	bool moved;    /* this period on CPU is the first in another domain */
+	struct pending pending[RL_NR_POINTS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_ctx);
+} tasks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, u32);
+	__type(value, struct rl_cpu_stats);
+	__uint(max_entries, 1);
+} stats SEC(".maps");
+
+struct cpu_ctx {
+	/* scratch: the intersection of a domain and a task's affinity */
+	struct bpf_cpumask __kptr *mask;
+	/* counted in its domain's nr_idle */
+	u32 idle;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct cpu_ctx);
+	__uint(max_entries, RL_MAX_CPUS);
+} cpus SEC(".maps");
+
+/* The question being asked on this CPU: off the stack, of which the forward pass needs most. Interrupts are off. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, u32);
+	__type(value, struct rl_ask);
+	__uint(max_entries, 1);
+} asks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+static __always_inline void count_add(enum rl_counter counter, u64 n)
+{
+	u32 zero = 0;
+	struct rl_cpu_stats *s = bpf_map_lookup_elem(&stats, &zero);
+
+	if (s && counter < RL_NR_COUNTERS)
+		s->counters[counter] += n;
+}
+
+#define count(name) count_add(RL_CNT_##name, 1)
+
+static __always_inline struct task_ctx *lookup_task(struct task_struct *p)
+{
+	return bpf_task_storage_get(&tasks, p, 0, 0);
+}
+
+static __always_inline struct cpu_ctx *lookup_cpu(s32 cpu)
+{
+	return bpf_map_lookup_elem(&cpus, &cpu);
+}
+
+static __always_inline struct domain_ctx *lookup_domain(u32 id)
+{
+	return bpf_map_lookup_elem(&domains, &id);
+}
+
+/* The domain of a CPU. Every CPU that is online while we are attached has one; hotplug restarts the scheduler. */
+static __always_inline u32 domain_of(s32 cpu)
+{
+	u32 id = cpu >= 0 && cpu < RL_MAX_CPUS ? cpu_domain[cpu] : 0;
+
+	return id < nr_domains ? id : 0;
+}
+
+/* Domain ids are valid wherever they come from; the mask is for the verifier, which clang's merged tests confuse. */
+#define RL_DOMAIN_MASK (RL_MAX_DOMAINS - 1)
+
+static __always_inline u32 distance_between(u32 a, u32 b)
+{
+	return domain_distance[a & RL_DOMAIN_MASK][b & RL_DOMAIN_MASK];
+}
+
+static __always_inline u32 nr_cpus_of(u32 id)
+{
+	return domain_nr_cpus[id & RL_DOMAIN_MASK];
+}
+
+static __always_inline u32 nr_queued(u32 id)
+{
+	s32 n = scx_bpf_dsq_nr_queued(id);
+
+	return n > 0 ? n : 0;
+}
+
+/* Never asked, never explored: the task has no choice of CPU. */
+static __always_inline bool is_pinned(const struct task_struct *p)
+{
+	return p->nr_cpus_allowed == 1 || is_migration_disabled(p);
+}
+
+/* Can the task run in the domain? */
+static __always_inline bool domain_allowed(struct domain_ctx *dom, const struct task_struct *p)
+{
+	struct bpf_cpumask *mask = dom->cpumask;
+
+	return mask && bpf_cpumask_intersects(cast_mask(mask), p->cpus_ptr);
+}
+
+/*
+ * How long the longest waiter of a queue has waited, estimated without taking the queue's lock: the one that was served
+ * last had waited last_wait_ns then, and those behind it have waited on since. An overestimate by at most the distance
+ * between two arrivals.
+ */
+static __always_inline u64 domain_head_age(struct domain_ctx *dom, u32 queued, u64 now)
+{
+	u64 served = READ_ONCE(dom->last_served_ns);
+
+	if (!queued)
+		return 0;
+	return READ_ONCE(dom->last_wait_ns) + (time_before(served, now) ? now - served : 0);
+}
+
+/* Running mean with weight 1/8 for the newest value. */
+static __always_inline u64 mean8(u64 mean, u64 value)
+{
+	return mean ? mean - (mean >> 3) + (value >> 3) : value;
+}
+
+/* The part of span since then, RL_NEVER if it never was. */
+static __always_inline u64 since(u64 then, u64 now)
+{
+	if (!then)
+		return RL_NEVER;
+	return time_before(then, now) ? now - then : 0;
+}
+
+#endif /* __SCX_RL_STATE_BPF_H */

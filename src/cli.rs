@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The command line. The doc comments are the help text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::kernel::domains::DomainSpec;
+
+/// scx_rl: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
+///
+/// CPUs are grouped into domains, by default one for each last-level cache. Within a domain tasks share a queue that is
+/// ordered by weighted virtual time. Between domains a small neural network decides, in the kernel, in about 0.1 us:
+/// when a task wakes and its home domain has no idle CPU (WAKE: stay or go elsewhere?), and when a CPU runs out of work
+/// while tasks wait in another domain (PULL: take one or not?). With --learn, a sample of these decisions is logged
+/// with the wait that resulted, an agent in this process keeps improving the network from them, publishes it into the
+/// kernel every second, and writes checkpoints.
+///
+/// The network only chooses among legal actions: pinned tasks and per-CPU kernel threads are never moved, and a bound
+/// on waiting (--wait-bound-ms) overrides it. If this process dies, the kernel goes back to its default scheduler; if it
+/// is stopped, scheduling goes on with the last weights.
+///
+/// Examples:
+///
+///   scx_rl --learn --checkpoint-dir /var/lib/scx_rl    learn from scratch on this machine
+///   scx_rl --learn --resume ckpt.safetensors           go on learning
+///   scx_rl --frozen ckpt.safetensors                   use what was learned; no exploration, no learning
+///   scx_rl --heuristic                                 the fixed rule, to compare with
+///   scx_rl --monitor 1                                 watch one that runs
+#[derive(Debug, Parser)]
+#[command(name = "scx_rl", verbatim_doc_comment, disable_version_flag = true, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// Options of the scheduler.
+    #[clap(flatten)]
+    pub opts: Opts,
+
+    /// Tools.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Tools around the scheduler.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Look at checkpoints.
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
+    /// Learn offline from a recording, exactly as the recorded run did, and write the checkpoint that results.
+    Replay(ReplayArgs),
+    /// Measure runqueue latency under whatever scheduler runs, as a histogram and percentiles.
+    Runqlat(crate::runqlat::RunqlatArgs),
+    /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed).
+    Bench(crate::bench::BenchArgs),
+    /// Boot a kernel that has sched_ext in a VM, on this machine's own file system, and run a command in it.
+    Vm(crate::vm::VmArgs),
+    /// Learn, checkpoint, replay frozen, and compare with EEVDF, the fixed rule and random, under a real workload.
+    Demo(crate::demo::DemoArgs),
+}
+
+/// What can be done with a checkpoint.
+#[derive(Debug, Subcommand)]
+pub enum CheckpointCommand {
+    /// Check a checkpoint and print what it holds.
+    Show {
+        /// The checkpoint.
+        file: PathBuf,
+        /// Print JSON.
+        #[clap(long)]
+        json: bool,
+    },
+}
+
+/// Options of `scx_rl replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// A recording that --record wrote.
+    pub recording: PathBuf,
+    /// The checkpoint that the recorded run resumed from, if it did.
+    #[clap(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+    /// Where to write the resulting checkpoint.
+    #[clap(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+}
+
+/// Which balancer decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Balancer {
+    /// The network, while it learns.
+    Learn,
+    /// The network, fixed.
+    Frozen,
+    /// The fixed rule.
+    Heuristic,
+    /// A fair coin.
+    Random,
+}
+
+/// What the options of learning contradict. (Not `requires = "learn"`: clap drops that where another balancer is given.)
+const NOT_LEARNING: [&str; 3] = ["frozen", "heuristic", "random"];
+
+/// Options of the scheduler.
+#[derive(Debug, Clone, Args)]
+pub struct Opts {
+    /// Learn online: act stochastically, log decisions with their outcome, update the network, publish, checkpoint.
+    #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]
+    pub learn: bool,
+
+    /// Use the network of this checkpoint as it is: the better action always, no exploration, no learning.
+    #[clap(long, group = "balancer", value_name = "FILE", help_heading = "Balancer (choose one)")]
+    pub frozen: Option<PathBuf>,
+
+    /// Use the fixed rule: move where a CPU is idle, or where the queue is shorter by a task per CPU.
+    #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]
+    pub heuristic: bool,
+
+    /// Decide every migration by a fair coin: an ablation that shows what exploration alone does. Not for daily use.
+    #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]
+    pub random: bool,
+
+    /// Go on from this checkpoint instead of a random network.
+    #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    pub resume: Option<PathBuf>,
+
+    /// Folder for checkpoints; the newest is always latest.safetensors. It is replaced atomically; a failure to write
+    /// is reported, and learning goes on. SIGUSR1 writes one at once.
+    #[clap(long, value_name = "DIR", default_value = "checkpoints", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    pub checkpoint_dir: PathBuf,
+
+    /// Seconds between checkpoints. One is also written at exit.
+    #[clap(long, value_name = "SEC", default_value_t = 60.0, value_parser = positive, help_heading = "Learning")]
+    pub checkpoint_every: f64,
+
+    /// Seconds between publications of new weights into the kernel.
+    #[clap(long, value_name = "SEC", default_value_t = 1.0, value_parser = positive, help_heading = "Learning")]
+    pub publish_every: f64,
+
+    /// Seed of everything random in the agent. With --record, the same events give the same weights, bit for bit.
+    #[clap(long, default_value_t = 1, help_heading = "Learning")]
+    pub seed: u64,
+
+    /// Least probability of each action while learning. Exploration costs latency: keep it small.
+    #[clap(long, value_name = "P", default_value_t = 0.001, value_parser = floor, help_heading = "Learning")]
+    pub explore_floor: f64,
+
+    /// Write every event to this file, to learn from offline (`scx_rl replay`).
+    #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    pub record: Option<PathBuf>,
+
+    /// Stop recording at this size.
+    #[clap(long, value_name = "MIB", default_value_t = 1024, help_heading = "Learning")]
+    pub record_limit_mib: u64,
+
+    /// How many decisions to log, at most, per second: beyond that a random sample is taken (1 in 2, 4, 8, ...).
+    #[clap(long, value_name = "N", default_value_t = 2000,
+           value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Learning")]
+    pub events_per_sec: u32,
+
+    /// Keep this process on these CPUs, such as 0 or 0-1, so that learning disturbs the others less.
+    #[clap(long, value_name = "CPUS", help_heading = "Agent process")]
+    pub agent_cpus: Option<String>,
+
+    /// Nice value of this process.
+    #[clap(long, default_value_t = 5, value_parser = clap::value_parser!(i32).range(-20..=19),
+           allow_hyphen_values = true, help_heading = "Agent process")]
+    pub agent_nice: i32,
+
+    /// If this process grows beyond this, it stops learning (the last weights stay) and says so.
+    #[clap(long, value_name = "MIB", default_value_t = 512,
+           value_parser = clap::value_parser!(u64).range(32..), help_heading = "Agent process")]
+    pub agent_memory_mib: u64,
+
+    /// How CPUs form domains: llc, l2, numa, virt:MIN-MAX (LLCs split into parts of MIN to MAX cores), or explicit lists
+    /// such as cpus:0-3/4-7. On a machine with a single LLC, choose one that gives at least two domains.
+    #[clap(long, value_name = "HOW", default_value = "llc", help_heading = "Scheduling")]
+    pub domains: DomainSpec,
+
+    /// Time slice, microseconds.
+    #[clap(long, value_name = "USEC", default_value_t = 5000,
+           value_parser = clap::value_parser!(u64).range(100..=100_000), help_heading = "Scheduling")]
+    pub slice_us: u64,
+
+    /// The policy cannot make a task wait longer than this while a CPU that may run it is idle, milliseconds.
+    #[clap(long, value_name = "MSEC", default_value_t = 20,
+           value_parser = clap::value_parser!(u64).range(1..=1000), help_heading = "Scheduling")]
+    pub wait_bound_ms: u64,
+
+    /// Print statistics every SEC seconds while the scheduler runs. With --learn the default is 5; 0 for none.
+    #[clap(long, value_name = "SEC", value_parser = not_negative, help_heading = "Watching")]
+    pub stats: Option<f64>,
+
+    /// Do not schedule: print the statistics of a running scx_rl every SEC seconds.
+    #[clap(long, value_name = "SEC", value_parser = positive, conflicts_with = "balancer", help_heading = "Watching")]
+    pub monitor: Option<f64>,
+
+    /// Describe the statistics and exit.
+    #[clap(long, help_heading = "Watching")]
+    pub help_stats: bool,
+
+    /// Write the final statistics as JSON to this file at exit.
+    #[clap(long, value_name = "FILE", conflicts_with = "monitor", help_heading = "Watching")]
+    pub summary: Option<PathBuf>,
+
+    /// Detach and exit after this many seconds. Default: run until SIGINT or SIGTERM.
+    #[clap(long, value_name = "SEC", value_parser = positive, conflicts_with = "monitor")]
+    pub duration: Option<f64>,
+
+    /// More log messages, from libbpf too. Twice for debugging.
+    #[clap(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+
+    /// Print the version and exit.
+    #[clap(long, short = 'V')]
+    pub version: bool,
+}
+
+impl Opts {
+    /// The balancer that was chosen, if one was.
+    pub fn balancer(&self) -> Option<Balancer> {
+        match (self.learn, self.frozen.is_some(), self.heuristic, self.random) {
+            (true, ..) => Some(Balancer::Learn),
+            (_, true, ..) => Some(Balancer::Frozen),
+            (_, _, true, _) => Some(Balancer::Heuristic),
+            (.., true) => Some(Balancer::Random),
+            _ => None,
+        }
+    }
+}
+
+fn positive(s: &str) -> Result<f64, String> {
+    match s.parse::<f64>() {
+        Ok(v) if v > 0.0 && v < 1e9 => Ok(v),
+        _ => Err(format!("{s:?} is not a positive number of seconds")),
+    }
+}
+
+fn not_negative(s: &str) -> Result<f64, String> {
+    if s == "0" { Ok(0.0) } else { positive(s) }
+}
+
+fn floor(s: &str) -> Result<f64, String> {
+    match s.parse::<f64>() {
+        Ok(v) if (0.0..=0.5).contains(&v) => Ok(v),
+        _ => Err(format!("{s:?} is not a probability between 0 and 0.5")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for args in [
+            &["--learn", "--heuristic"][..],
+            &["--learn", "--frozen", "x"],
+            &["--frozen", "x", "--resume", "y"],
+            &["--heuristic", "--checkpoint-dir", "d"],
+            &["--monitor", "1", "--learn"],
+            &["--learn", "--explore-floor", "0.6"],
+            &["--learn", "--duration", "-1"],
+            &["--learn", "--domains", "l9"],
+            &["--learn", "--stats", "x"],
+            &["--learn", "--stats", "-1"],
+        ] {
+            let parsed = Cli::try_parse_from([&["scx_rl"], args].concat());
+            let Err(err) = parsed else { panic!("{args:?} must be refused") };
+            assert_eq!(err.exit_code(), 2, "{args:?}: {err}");
+        }
+        assert!(Cli::try_parse_from(["scx_rl", "--learn", "--seed", "7", "--domains", "cpus:0-1/2-3"]).is_ok());
+    }
+}

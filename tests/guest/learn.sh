@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The main job: learn under load, checkpoint on demand and at exit, refuse a second scheduler, serve statistics.
+. "${0%/*}/lib.sh"
+
+load_start 120
+start learn --learn --seed 3 --agent-nice 0 --checkpoint-dir "$W/ck" --checkpoint-every 9 --record "$W/events.rec" \
+	--summary "$W/learn.json" --stats 2 --domains llc
+check ops-name file_says $S/root/ops '^rl_'
+check domains-said file_says "$W/learn.log" '2 domain(s) by llc: 0-1 | 2-3'
+
+"$X" --heuristic >"$W/second.log" 2>&1
+check second-refused [ $? -eq 1 ]
+check second-says-why file_says "$W/second.log" 'another sched_ext scheduler is attached: rl_'
+
+timeout 5 "$X" --monitor 1 >"$W/monitor.log" 2>&1
+check monitor-shows-learning file_says "$W/monitor.log" 'entropy'
+
+sleep 8
+rm -f "$W/ck/latest.safetensors"
+kill -USR1 "$pid"
+check checkpoint-on-usr1 wait_for 10 test -s "$W/ck/latest.safetensors"
+
+# SIGSTOP: nothing waits for userspace. A fresh process must get its turn all along.
+kill -STOP "$pid"
+before=$(awk '/^ctxt/ {print $2}' /proc/stat)
+for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 1; done
+after=$(awk '/^ctxt/ {print $2}' /proc/stat)
+check scheduling-goes-on-while-stopped [ $((after - before)) -gt 1000 ]
+check attached-while-stopped state_is enabled
+kill -CONT "$pid"
+sleep 2
+
+stop
+check exit-code [ "$code" -eq 0 ]
+check disabled-after state_is disabled
+check summary file_says "$W/learn.json" '"weights_match_checkpoint": true'
+"$X" checkpoint show "$W/ck/latest.safetensors" >"$W/show.log" 2>&1
+check checkpoint-show [ $? -eq 0 ]
+
+# frozen on what was learned
+start frozen --frozen "$W/ck/latest.safetensors" --summary "$W/frozen.json" --agent-nice 0
+sleep 4
+stop
+check frozen-exit-code [ "$code" -eq 0 ]
+check frozen-weights file_says "$W/frozen.json" '"weights_match_checkpoint": true'
+
+# go on from it, under other domains: allowed, and said
+start resumed --learn --resume "$W/ck/latest.safetensors" --checkpoint-dir "$W/ck2" --domains cpus:0/1/2/3
+check other-topology-said file_says "$W/resumed.log" 'learned on another topology'
+stop
+check resumed-exit-code [ "$code" -eq 0 ]
+
+load_stop
+clean_dmesg
+echo done
