@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash disable=SC2154
 # The guest's side: runs as root after virtme-ng's init, with these set above by src/vm/guest.rs:
 #   results  the folder (host's, writable) for exit-code and dmesg.txt      port  name of the port for the output
 #   config   the kernel's build configuration, or empty                     cwd   where the command runs
