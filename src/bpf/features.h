@@ -77,34 +77,34 @@ static inline u32 rl_share(u32 v, u32 n)
 
 /* X(name, what it is and its scale, expression over `in`, in 0..RL_FEATURE_MAX) */
 #define RL_FEATURE_TABLE(X)                                                                                            \
-	X(is_pull, "127 at PULL, 0 at WAKE", in->point == RL_POINT_PULL ? RL_FEATURE_MAX : 0)                         \
-	X(distance, "42 x distance class", (in->distance & 3) * 42)                                                   \
-	X(home_queued, "tasks queued per CPU at home, 16ths", rl_ratio16(in->home_queued, in->home_cpus))             \
-	X(other_queued, "tasks queued per CPU at the other domain, 16ths",                                           \
-	  rl_ratio16(in->other_queued, in->other_cpus))                                                              \
-	X(home_head_age, "age of the longest waiter at home, log2 of 1.024 us, eighths",                             \
-	  rl_log8(in->home_head_age_ns >> 10))                                                                       \
-	X(other_head_age, "age of the longest waiter at the other domain, likewise",                                 \
-	  rl_log8(in->other_head_age_ns >> 10))                                                                      \
-	X(home_idle, "share of idle CPUs at home", rl_share(in->home_idle, in->home_cpus))                            \
-	X(other_idle, "share of idle CPUs at the other domain", rl_share(in->other_idle, in->other_cpus))             \
-	X(home_run_avg, "mean run at home, log2 of 1.024 us, eighths", rl_log8(in->home_run_avg_ns >> 10))            \
-	X(other_run_avg, "mean run at the other domain, likewise", rl_log8(in->other_run_avg_ns >> 10))               \
-	X(task_run_avg, "mean run of the task, likewise", rl_log8(in->task_run_avg_ns >> 10))                         \
-	X(task_sleep_avg, "mean sleep of the task, log2 of 16.4 us, eighths", rl_log8(in->task_sleep_avg_ns >> 14))   \
-	X(since_ran, "time since the task ran (cache warmth), log2 of 16.4 us, eighths",                             \
-	  rl_log8(in->since_ran_ns >> 14))                                                                           \
-	X(since_moved, "time since the task changed domain, log2 of 1.05 ms, eighths",                               \
-	  rl_log8(in->since_moved_ns >> 20))                                                                         \
-	X(move_penalty, "extra service after the task's moves, log2 of 1.024 us, eighths",                           \
-	  rl_log8(in->move_penalty_ns >> 10))                                                                        \
+	X(is_pull, "127 at PULL, 0 at WAKE", in->point == RL_POINT_PULL ? RL_FEATURE_MAX : 0)                          \
+	X(distance, "42 x distance class", (in->distance & 3) * 42)                                                    \
+	X(home_queued, "tasks queued per CPU at home, 16ths", rl_ratio16(in->home_queued, in->home_cpus))              \
+	X(other_queued, "tasks queued per CPU at the other domain, 16ths",                                             \
+	  rl_ratio16(in->other_queued, in->other_cpus))                                                                \
+	X(home_head_age, "age of the longest waiter at home, log2 of 1.024 us, eighths",                               \
+	  rl_log8(in->home_head_age_ns >> 10))                                                                         \
+	X(other_head_age, "age of the longest waiter at the other domain, likewise",                                   \
+	  rl_log8(in->other_head_age_ns >> 10))                                                                        \
+	X(home_idle, "share of idle CPUs at home", rl_share(in->home_idle, in->home_cpus))                             \
+	X(other_idle, "share of idle CPUs at the other domain", rl_share(in->other_idle, in->other_cpus))              \
+	X(home_run_avg, "mean run at home, log2 of 1.024 us, eighths", rl_log8(in->home_run_avg_ns >> 10))             \
+	X(other_run_avg, "mean run at the other domain, likewise", rl_log8(in->other_run_avg_ns >> 10))                \
+	X(task_run_avg, "mean run of the task, likewise", rl_log8(in->task_run_avg_ns >> 10))                          \
+	X(task_sleep_avg, "mean sleep of the task, log2 of 16.4 us, eighths", rl_log8(in->task_sleep_avg_ns >> 14))    \
+	X(since_ran, "time since the task ran (cache warmth), log2 of 16.4 us, eighths",                               \
+	  rl_log8(in->since_ran_ns >> 14))                                                                             \
+	X(since_moved, "time since the task changed domain, log2 of 1.05 ms, eighths",                                 \
+	  rl_log8(in->since_moved_ns >> 20))                                                                           \
+	X(move_penalty, "extra service after the task's moves, log2 of 1.024 us, eighths",                             \
+	  rl_log8(in->move_penalty_ns >> 10))                                                                          \
 	X(waker, "42 x (1 synchronous + 2 waker in the other domain)", (in->waker & 3) * 42)
 
 enum rl_feature {
 #define RL_FEATURE_ENUM(name, desc, expr) RL_F_##name,
 	RL_FEATURE_TABLE(RL_FEATURE_ENUM)
 #undef RL_FEATURE_ENUM
-	RL_NR_FEATURES,
+		RL_NR_FEATURES,
 };
 
 _Static_assert((u32)RL_NR_FEATURES == (u32)RL_FEATURES, "RL_FEATURES must count the table");

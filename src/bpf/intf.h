@@ -162,34 +162,34 @@ struct rl_decision {
 
 /* Counters, per CPU, in the order of this table. X(name, description) */
 #define RL_COUNTERS(X)                                                                                                 \
-	X(wake_decisions, "WAKE decisions: home has no idle CPU, and a candidate is legal")                           \
-	X(pull_decisions, "PULL decisions: a CPU looked at a task that waits in another domain")                      \
-	X(wake_migrated, "WAKE decisions that chose to migrate")                                                      \
-	X(pull_migrated, "PULL decisions that chose to migrate")                                                      \
-	X(events_sampled, "decisions picked for logging")                                                             \
-	X(events_emitted, "events written to the ring buffer")                                                        \
-	X(events_dropped, "events lost because the ring buffer was full")                                             \
-	X(events_censored, "events whose outcome was censored")                                                       \
-	X(events_busy, "decisions not logged: the task still had one in flight")                                      \
+	X(wake_decisions, "WAKE decisions: home has no idle CPU, and a candidate is legal")                            \
+	X(pull_decisions, "PULL decisions: a CPU looked at a task that waits in another domain")                       \
+	X(wake_migrated, "WAKE decisions that chose to migrate")                                                       \
+	X(pull_migrated, "PULL decisions that chose to migrate")                                                       \
+	X(events_sampled, "decisions picked for logging")                                                              \
+	X(events_emitted, "events written to the ring buffer")                                                         \
+	X(events_dropped, "events lost because the ring buffer was full")                                              \
+	X(events_censored, "events whose outcome was censored")                                                        \
+	X(events_busy, "decisions not logged: the task still had one in flight")                                       \
 	X(events_raced, "decisions not logged: the task started to run while it was being decided")                    \
-	X(overrides, "decisions that the waiting bound took out of the policy's hands")                               \
-	X(torn_retries, "policy reads retried because a publication overtook them")                                   \
-	X(torn_fallbacks, "decisions by the fixed rule after repeated retries")                                       \
-	X(direct_dispatch, "wakeups sent straight to an idle CPU")                                                    \
-	X(local_kthread, "per-CPU kernel threads sent straight to their CPU")                                         \
-	X(migrated_smt, "tasks that ran in another domain of the same core")                                          \
-	X(migrated_llc, "tasks that ran in another domain of the same last-level cache")                              \
-	X(migrated_node, "tasks that ran in another last-level cache of the same NUMA node")                          \
-	X(migrated_numa, "tasks that ran on another NUMA node")                                                       \
-	X(runs, "times a task was put on a CPU")                                                                      \
-	X(wait_sum_ns, "sum of runqueue waits, ns")                                                                   \
+	X(overrides, "decisions that the waiting bound took out of the policy's hands")                                \
+	X(torn_retries, "policy reads retried because a publication overtook them")                                    \
+	X(torn_fallbacks, "decisions by the fixed rule after repeated retries")                                        \
+	X(direct_dispatch, "wakeups sent straight to an idle CPU")                                                     \
+	X(local_kthread, "per-CPU kernel threads sent straight to their CPU")                                          \
+	X(migrated_smt, "tasks that ran in another domain of the same core")                                           \
+	X(migrated_llc, "tasks that ran in another domain of the same last-level cache")                               \
+	X(migrated_node, "tasks that ran in another last-level cache of the same NUMA node")                           \
+	X(migrated_numa, "tasks that ran on another NUMA node")                                                        \
+	X(runs, "times a task was put on a CPU")                                                                       \
+	X(wait_sum_ns, "sum of runqueue waits, ns")                                                                    \
 	X(tick_rescues, "idle CPUs woken by the tick for a waiter past the bound")
 
 enum rl_counter {
 #define RL_COUNTER_ENUM(name, desc) RL_CNT_##name,
 	RL_COUNTERS(RL_COUNTER_ENUM)
 #undef RL_COUNTER_ENUM
-	RL_NR_COUNTERS,
+		RL_NR_COUNTERS,
 };
 
 /* log2 histogram of runqueue waits: bucket i counts waits in [2^i, 2^(i+1)) us; bucket 0 also those below 1 us. */
@@ -201,7 +201,7 @@ struct rl_cpu_stats {
 };
 
 _Static_assert(sizeof(struct rl_event) == 96, "the event layout is versioned: change RL_EVENT_VERSION with it");
-_Static_assert(RL_FEATURES * RL_FEATURE_MAX * (RL_WEIGHT_OFFSET + RL_WEIGHT_MAX) < (1 << RL_LANE_BITS),
+_Static_assert((1 << RL_LANE_BITS) > RL_FEATURES * RL_FEATURE_MAX * (RL_WEIGHT_OFFSET + RL_WEIGHT_MAX),
 	       "a lane must hold the largest sum");
 
 #endif /* __SCX_RL_INTF_H */

@@ -97,11 +97,26 @@ static __always_inline u32 log2_floor(u64 v)
 {
 	u32 log = 0;
 
-	if (v >> 32) { log += 32; v >>= 32; }
-	if (v >> 16) { log += 16; v >>= 16; }
-	if (v >> 8) { log += 8; v >>= 8; }
-	if (v >> 4) { log += 4; v >>= 4; }
-	if (v >> 2) { log += 2; v >>= 2; }
+	if (v >> 32) {
+		log += 32;
+		v >>= 32;
+	}
+	if (v >> 16) {
+		log += 16;
+		v >>= 16;
+	}
+	if (v >> 8) {
+		log += 8;
+		v >>= 8;
+	}
+	if (v >> 4) {
+		log += 4;
+		v >>= 4;
+	}
+	if (v >> 2) {
+		log += 2;
+		v >>= 2;
+	}
 	return log + (v >> 1);
 }
 

@@ -30,8 +30,10 @@ const POLL: Duration = Duration::from_millis(20);
 const DRAIN: Duration = Duration::from_secs(2);
 /// `timeout` ends a guest that outlived its owner this much after the guest's own limit.
 const ORPHAN_EXTRA_S: u64 = 20;
-/// Console lines that an error shows.
+/// Console lines that an error shows: the last ones, or, from the first sign of a crash on, what the kernel said of it.
 const TAIL_LINES: usize = 25;
+const CRASH_LINES: usize = 60;
+const CRASH_SIGNS: [&str; 3] = ["BUG: ", "Oops: ", "Kernel panic"];
 
 /// What a boot needs. Folders are absolute.
 pub(super) struct Boot<'a> {
@@ -282,13 +284,17 @@ struct ConsoleLog {
     line: Vec<u8>,
     last: VecDeque<String>,
     boot_time: Option<Duration>,
+    /// The kernel said that it stops.
     panicked: bool,
+    /// Its last words have begun.
+    crashed: bool,
 }
 
 impl ConsoleLog {
     fn new(path: &Path, start: Instant) -> Result<Self, VmError> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { file, start, line: Vec::new(), last: VecDeque::new(), boot_time: None, panicked: false })
+        let (line, last) = (Vec::new(), VecDeque::new());
+        Ok(Self { file, start, line, last, boot_time: None, panicked: false, crashed: false })
     }
 
     fn take(&mut self, event: Event, sink: &mut dyn FnMut(&[u8])) {
@@ -315,6 +321,13 @@ impl ConsoleLog {
             self.boot_time = Some(self.start.elapsed());
         }
         self.panicked |= line.contains("Kernel panic - not syncing");
+        self.crashed |= CRASH_SIGNS.iter().any(|sign| line.contains(sign));
+        if self.crashed {
+            if self.last.len() < TAIL_LINES + CRASH_LINES {
+                self.last.push_back(line);
+            }
+            return;
+        }
         self.last.push_back(line);
         if self.last.len() > TAIL_LINES {
             self.last.pop_front();
@@ -322,7 +335,7 @@ impl ConsoleLog {
     }
 
     fn tail(&self) -> String {
-        self.last.iter().map(|line| format!("  {line}\n")).collect()
+        self.last.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash disable=SC2154
 # The guest's side: runs as root after virtme-ng's init, with these set above by src/vm/guest.rs:
 #   results  the folder (host's, writable) for exit-code and dmesg.txt      port  name of the port for the output
 #   config   the kernel's build configuration, or empty                     cwd   where the command runs
@@ -31,6 +32,7 @@ mount --move $tmp /tmp
 ln -sfn /proc/self/fd/1 /dev/stdout
 ln -sfn /proc/self/fd/2 /dev/stderr
 
+unset nr_open raid # of the kernel's command line
 cd "$cwd" || echo "scx_rl: no $cwd in the guest" >/dev/kmsg
 if [ $# -eq 0 ]; then
 	exec bash -i

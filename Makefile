@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# KERNELS="6.18 7.2" chooses kernels for the VM; without it the default one of scripts/fetch-kernel.sh.
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+.DEFAULT_GOAL := help
+SCX_RL := target/release/scx_rl
+step := @scripts/step.sh
+# All integration tests but those that boot VMs.
+host_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/vm%.rs,$(wildcard tests/*.rs)))
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: setup
+setup: ## install what building and testing need (Debian 12; may be run again at any time)
+	$(step) "set-up" scripts/setup.sh
+
+.PHONY: kernels
+kernels: ## unpack kernels with sched_ext into the cache folder, for the VM
+	$(step) "kernels" scripts/fetch-kernel.sh $(KERNELS)
+
+.PHONY: build
+build: ## the release build
+	$(step) "build" cargo build --release
+
+.PHONY: demo
+demo: setup kernels build ## learn and compare in a VM; the result is target/demo.json
+	@mkdir -p target/demo
+	$(step) "demo" $(SCX_RL) vm --cpus 4 --llcs 2 --timeout 900 --rwdir target/demo -- \
+		$(SCX_RL) demo --out-dir target/demo
+	@cp target/demo/demo.json target/demo.json
+
+.PHONY: test
+test: setup kernels check ## everything: formats, lints, tests here, tests in VMs
+	$(step) "tests" cargo test --release --no-fail-fast --lib --bins $(host_tests)
+	$(step) "examples in the documentation" cargo test --release --doc
+	$(step) "tests in VMs" cargo test --release --no-fail-fast --test 'vm*' -- --test-threads=1
+
+.PHONY: check
+check: ## formats and lints only
+	$(step) "rustfmt" cargo fmt --check
+	$(step) "clang-format" clang-format-19 --dry-run -Werror $(wildcard src/bpf/*.[ch])
+	$(step) "shellcheck" shellcheck $(wildcard scripts/*.sh) .ci/run src/vm/guest.sh
+	$(step) "clippy" cargo clippy --release --all-targets -- -D warnings
+
+.PHONY: bench
+bench: build ## what one decision costs
+	$(step) "bench" $(SCX_RL) bench
+
+.PHONY: fmt
+fmt: ## bring all sources into shape
+	cargo fmt
+	clang-format-19 -i $(wildcard src/bpf/*.[ch])
+
+.PHONY: vm-shell
+vm-shell: build ## a shell in a VM with 4 CPUs in 2 LLCs
+	$(SCX_RL) vm --cpus 4 --llcs 2
+
+.PHONY: clean
+clean: ## remove what was built here (the cache folder is shared and stays)
+	cargo clean
