@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # KERNELS="6.18 7.2" chooses kernels for the VM; without it the default one of scripts/fetch-kernel.sh.
+TEST_KERNELS := 6.17 6.16 6.18 7.2
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 .DEFAULT_GOAL := help
@@ -20,6 +21,10 @@ setup: ## install what building and testing need (Debian 12; may be run again at
 kernels: ## unpack kernels with sched_ext into the cache folder, for the VM
 	$(step) "kernels" scripts/fetch-kernel.sh $(KERNELS)
 
+.PHONY: test-kernels
+test-kernels: ## the kernels that the tests boot
+	$(step) "kernels" scripts/fetch-kernel.sh $(TEST_KERNELS)
+
 .PHONY: build
 build: ## the release build
 	$(step) "build" cargo build --release
@@ -32,7 +37,7 @@ demo: setup kernels build ## learn and compare in a VM; the result is target/dem
 	@cp target/demo/demo.json target/demo.json
 
 .PHONY: test
-test: setup kernels check ## everything: formats, lints, tests here, tests in VMs
+test: setup test-kernels check ## everything: formats, lints, tests here, tests in VMs
 	$(step) "tests" cargo test --release --no-fail-fast --lib --bins $(host_tests)
 	$(step) "examples in the documentation" cargo test --release --doc
 	$(step) "tests in VMs" cargo test --release --no-fail-fast --test 'vm*' -- --test-threads=1
@@ -46,7 +51,7 @@ check: ## formats and lints only
 
 .PHONY: bench
 bench: build ## what one decision costs
-	$(step) "bench" $(SCX_RL) bench
+	$(step) "bench" $(SCX_RL) bench --json target/bench.json
 
 .PHONY: fmt
 fmt: ## bring all sources into shape

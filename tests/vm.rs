@@ -2,12 +2,15 @@
 //! The scheduler in a running kernel: each test boots a VM and runs a scenario of `tests/guest/` in it. A scenario prints
 //! `ok NAME` or `not ok NAME: why` for every check.
 
+mod vm_support;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use scx_rl::agent::Checkpoint;
 use scx_rl::agent::recording::{self, Reader};
 use scx_rl::vm::{Vm, VmError, VmOutput};
+use vm_support::run_or_skip;
 
 /// An empty folder that the guest can write.
 fn folder(name: &str) -> PathBuf {
@@ -27,15 +30,8 @@ fn scenario(vm: Vm, name: &str, script: &str) -> Option<(PathBuf, VmOutput)> {
         env!("CARGO_BIN_EXE_scx_rl"),
         dir.display()
     );
-    let output = match vm.rwdir(&dir).timeout(Duration::from_secs(300)).run(&command) {
-        Ok(output) => output,
-        Err(VmError::Unavailable(why)) => {
-            println!("SKIPPED: {why}");
-            assert!(std::env::var_os("CI").is_none(), "a VM must run in CI: {why}");
-            return None;
-        }
-        Err(e) => panic!("{name}: {e}"),
-    };
+    let vm = vm.rwdir(&dir).timeout(Duration::from_secs(300));
+    let output = run_or_skip_patched(&vm, &command)?;
     let lines = || output.stdout.lines();
     let passed = lines().filter(|l| l.starts_with("ok ")).count();
     let failed: Vec<&str> = lines().filter(|l| l.starts_with("not ok ")).collect();
@@ -43,6 +39,20 @@ fn scenario(vm: Vm, name: &str, script: &str) -> Option<(PathBuf, VmOutput)> {
     let whole = lines().any(|l| l == "done");
     assert!(whole && failed.is_empty() && passed > 0, "{name}: {failed:#?}\nwhole output:\n{}", output.stdout);
     Some((dir, output))
+}
+
+/// As `run_or_skip`, but boots again when the guest's kernel died while it patched its own text: 6.18.15 does so now and
+/// then under emulation, with any sched_ext scheduler and without one (see `PREFERRED` in src/vm/kernel.rs).
+fn run_or_skip_patched(vm: &Vm, command: &str) -> Option<VmOutput> {
+    for _ in 0..2 {
+        match vm.run(command) {
+            Err(e) if e.to_string().contains("int3") => println!("the emulated kernel lost a race, once more: {e}"),
+            Err(VmError::Unavailable(_)) => break,
+            Err(e) => panic!("{e}"),
+            Ok(output) => return Some(output),
+        }
+    }
+    run_or_skip(vm, command)
 }
 
 #[test]
@@ -81,7 +91,7 @@ fn one_cpu() {
 /// The other kernels of the list in `scripts/fetch-kernel.sh`.
 #[test]
 fn other_kernels() {
-    for release in ["6.16", "6.17", "7.2"] {
+    for release in ["6.16", "6.18", "7.2"] {
         let name = format!("vm-kernel-{release}");
         let Some((_, output)) = scenario(Vm::new().kernel(release), &name, "smoke") else { return };
         assert!(output.stdout.contains(release), "{}", output.stdout);

@@ -85,7 +85,7 @@ pub enum GuestEnd {
 /// output and exit code become this command's. Without a command: a shell.
 #[derive(Debug, Clone, clap::Args)]
 pub struct VmArgs {
-    /// A release or its beginning (6.18), a kernel image, or a folder with one [default: the cache's newest that works]
+    /// A release or its beginning (6.18), a kernel image, or a folder with one [default: 6.17, or else the cache's newest that works]
     #[arg(long)]
     pub kernel: Option<String>,
     /// Logical CPUs
