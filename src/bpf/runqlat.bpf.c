@@ -42,7 +42,7 @@ struct rq_hist {
 struct rq_cpu {
 	struct rq_hist hist[RQ_NR_KINDS];
 	u64 migrations[RQ_NR_DISTANCES];
-	u64 missed; /* runs that followed a wait which was not seen to begin, or had no room to be recorded */
+	u64 missed; /* waits whose begin or end was not seen, or that there was no room to record */
 };
 
 struct rq_task {
@@ -243,14 +243,32 @@ static __always_inline void wait_ends(struct task_struct *p, u64 now)
 	t->last_cpu = cpu + 1;
 }
 
+/*
+ * A task goes to sleep. If a wait of its is still open, the switch that ended it was not seen; the next wakeup must not
+ * take that wait for its own.
+ */
+static __always_inline void sleeps(struct task_struct *p)
+{
+	struct rq_task *t = bpf_task_storage_get(&tasks, p, NULL, 0);
+
+	if (t && t->since_ns) {
+		t->since_ns = 0;
+		missed();
+	}
+}
+
 SEC("tp_btf/sched_switch")
 int BPF_PROG(rq_switch, bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)
 {
 	u64 now = bpf_ktime_get_ns();
 
 	/* A preempted task is runnable whatever its state says: it may have been about to sleep. */
-	if (prev->pid && (preempt || !prev_state))
-		wait_begins(prev, RQ_PREEMPT, now);
+	if (prev->pid) {
+		if (preempt || !prev_state)
+			wait_begins(prev, RQ_PREEMPT, now);
+		else
+			sleeps(prev);
+	}
 	if (next->pid)
 		wait_ends(next, now);
 	return 0;

@@ -22,7 +22,7 @@ pub struct Counts {
     pub waits: [Histogram; KINDS],
     /// Migrations by the nearest shared level: core, LLC, node, none.
     pub migrations: [u64; DISTANCES],
-    /// Runs whose wait was not recorded.
+    /// Waits that were not recorded.
     pub missed: u64,
 }
 

@@ -67,7 +67,7 @@ pub struct Report {
     pub waiting: Waiting,
     /// How long was measured.
     pub seconds: f64,
-    /// Runs whose wait could not be recorded.
+    /// Waits whose begin or end was not seen, or that could not be recorded.
     pub missed: u64,
     /// Bound of a percentile's error relative to its value, from 1 us up.
     pub relative_error: f64,

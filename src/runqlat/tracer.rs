@@ -194,25 +194,23 @@ mod tests {
             return;
         }
         let mut tracer = Tracer::start().unwrap();
-        // The counters are read while the kernel counts, so a wait may be in its bucket and not yet in the sum: a few
-        // laps, of which one at least must fit exactly.
-        let mut fits = false;
-        for _ in 0..5 {
-            let naps = 50;
+        // The counters are read while the kernel counts, so a wait may be in its bucket and not yet in the sum, and on a
+        // busy machine a nap may be over before it began: a few laps, of which one at least must fit exactly.
+        let naps = 50;
+        let fits = (0..8).any(|_| {
             std::thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| (0..naps).for_each(|_| std::thread::sleep(Duration::from_millis(1))));
                 }
             });
             let (counts, seconds) = tracer.lap().unwrap();
-            let wakeups = counts.waits[0].samples();
-            // Each nap ends with a wakeup, and other processes have theirs.
-            assert!(wakeups >= 4 * naps, "{wakeups} wakeups");
             assert!((0.05..60.0).contains(&seconds));
-            assert!(counts.missed * 20 < wakeups, "{} of {wakeups} missed", counts.missed);
-            fits |= counts.waits.iter().all(buckets_fit_sum_and_maximum);
-        }
-        assert!(fits, "the kernel's buckets are not ours");
+            // Each nap ends with a wakeup, and other processes have theirs.
+            counts.waits[0].samples() >= 4 * naps
+                && counts.missed == 0
+                && counts.waits.iter().all(buckets_fit_sum_and_maximum)
+        });
+        assert!(fits, "what the kernel counts is not what threads did, or not in our buckets");
         assert!(tracer.snapshot().unwrap().total.samples < 1000, "a lap starts over");
     }
 
