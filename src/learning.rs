@@ -11,7 +11,7 @@ use log::{error, info, warn};
 use crate::agent::recording::{Header, Recorder};
 use crate::agent::{Agent, Checkpoint, Environment, Hyper, Origin};
 use crate::cli::Opts;
-use crate::policy::{RL_MODE_FROZEN, RL_MODE_LEARN, rl_event, rl_weights};
+use crate::policy::{RL_MODE_FROZEN, RL_MODE_LEARN, rl_event, rl_mode, rl_weights};
 use crate::{kernel, process};
 
 /// Name of the newest checkpoint in the checkpoint folder.
@@ -27,6 +27,10 @@ pub struct Learning {
     /// Learning stopped before the run did.
     stopped: bool,
     published_updates: Option<u64>,
+    /// What was published last.
+    good: rl_weights,
+    /// Updates in the last checkpoint.
+    checkpoint_updates: Option<u64>,
     /// Publications that the checks refused.
     pub refused: u64,
     /// Publications so far, the first one included.
@@ -82,6 +86,8 @@ impl Learning {
             memory_limit_bytes: opts.agent_memory_mib << 20,
             stopped: false,
             published_updates: None,
+            good: rl_weights::default(),
+            checkpoint_updates: None,
             refused: 0,
             published: 0,
             checkpoint_failures: 0,
@@ -90,11 +96,26 @@ impl Learning {
         Ok((learning, generation))
     }
 
-    /// The weights to start with.
-    pub fn first_weights(&mut self) -> Result<rl_weights> {
+    /// The weights to attach with, and their mode: those of the agent, or after a restart those that passed the checks
+    /// last.
+    ///
+    /// # Errors
+    /// When the first ones do not pass.
+    pub fn first_weights(&mut self) -> Result<(rl_weights, rl_mode)> {
+        match self.agent.weights() {
+            Ok(weights) => self.good = weights,
+            Err(e) if self.published == 0 => return Err(e),
+            Err(_) => self.refused += 1,
+        }
         self.published += 1;
         self.published_updates = Some(self.agent.metrics().updates);
-        self.agent.weights()
+        Ok((self.good, if self.stopped { RL_MODE_FROZEN } else { RL_MODE_LEARN }))
+    }
+
+    /// Is there anything new for a periodic checkpoint? Each one costs the unfinished batch and the optimiser's memory:
+    /// on a quiet machine, where a batch takes longer than the period, nothing would ever be learned.
+    pub fn has_news(&self) -> bool {
+        self.checkpoint_updates != Some(self.agent.metrics().updates) && self.agent.metrics().updates > 0
     }
 
     /// The agent.
@@ -131,7 +152,7 @@ impl Learning {
             self.memory_limit_bytes >> 20
         );
         self.stopped = true;
-        environment.publish(&self.agent.weights()?, RL_MODE_FROZEN, 0)?;
+        environment.publish(&self.good, RL_MODE_FROZEN, 0)?;
         self.published += 1;
         Ok(())
     }
@@ -145,6 +166,7 @@ impl Learning {
         match self.agent.weights() {
             Ok(weights) => {
                 environment.publish(&weights, RL_MODE_LEARN, floor_q16)?;
+                self.good = weights;
                 self.published += 1;
             }
             Err(e) => {
@@ -173,6 +195,7 @@ impl Learning {
             self.recorder = None;
         }
         self.last_checkpoint_failed = outcome.is_err();
+        self.checkpoint_updates = Some(self.agent.metrics().updates);
         match outcome {
             Ok(()) => {
                 info!("checkpoint written: {}", self.checkpoint_path.display());

@@ -23,7 +23,7 @@ use crate::policy::{
     RL_CNT_events_censored, RL_CNT_events_dropped, RL_CNT_events_sampled, RL_CNT_migrated_llc, RL_CNT_migrated_node,
     RL_CNT_migrated_numa, RL_CNT_migrated_smt, RL_CNT_overrides, RL_CNT_pull_decisions, RL_CNT_pull_migrated,
     RL_CNT_runs, RL_CNT_torn_retries, RL_CNT_wait_sum_ns, RL_CNT_wake_decisions, RL_CNT_wake_migrated, RL_MODE_FROZEN,
-    RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_PROB_ONE, rl_event, rl_weights,
+    RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_PROB_ONE, rl_event, rl_weights,
 };
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
@@ -111,12 +111,14 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
                 })
             }
         };
-        let weights = match (&mut run.learning, &frozen) {
+        let (weights, mode) = match (&mut run.learning, &frozen) {
             (Some(learning), _) => learning.first_weights()?,
-            (None, Some(checkpoint)) => checkpoint.publishable().context("this checkpoint must not run")?,
-            (None, None) => rl_weights::default(),
+            (None, Some(c)) => (c.publishable().context("this checkpoint must not run")?, RL_MODE_FROZEN),
+            (None, None) if balancer == Balancer::Random => (rl_weights::default(), RL_MODE_RANDOM),
+            (None, None) => (rl_weights::default(), RL_MODE_HEURISTIC),
         };
-        if !run.once(&domains, weights, signals)? {
+        let floor_q16 = (opts.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
+        if !run.once(&domains, &Publication { mode, floor_q16, weights }, signals)? {
             break;
         }
         info!("restarting, as the kernel asks (hotplug)");
@@ -142,7 +144,7 @@ struct Run<'o> {
 
 impl Run<'_> {
     /// Attach and loop. Returns whether to restart.
-    fn once(&mut self, domains: &Domains, weights: rl_weights, signals: &Signals) -> Result<bool> {
+    fn once(&mut self, domains: &Domains, first: &Publication, signals: &Signals) -> Result<bool> {
         let opts = self.opts;
         let config = SchedulerConfig {
             slice_ns: opts.slice_us * 1000,
@@ -150,16 +152,15 @@ impl Run<'_> {
             horizon_ns: HORIZON.as_nanos() as u64,
             ring_bytes: RING_BYTES,
         };
-        let mode = match self.balancer {
-            Balancer::Learn => RL_MODE_LEARN,
-            Balancer::Frozen => RL_MODE_FROZEN,
-            Balancer::Heuristic => RL_MODE_HEURISTIC,
-            Balancer::Random => RL_MODE_RANDOM,
-        };
-        let floor_q16 = (opts.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
-        let first = Publication { mode, floor_q16, weights };
         let mut object = MaybeUninit::uninit();
-        let mut scheduler = Scheduler::attach(&mut object, &config, domains, &first, self.generation)?;
+        let mut scheduler = Scheduler::attach(&mut object, &config, domains, first, self.generation)?;
+        scheduler.set_sample_shift(self.sample_shift);
+        if Domains::discover(&self.opts.domains)? != *domains {
+            // A CPU came or went after the topology was read, and before the kernel began to watch for us.
+            self.generation = scheduler.generation();
+            scheduler.detach()?;
+            return Ok(true);
+        }
         if !self.attached {
             // Only now: a low priority would make loading slow on a busy machine.
             self.attached = true;
@@ -190,10 +191,10 @@ impl Run<'_> {
             let now = Instant::now();
             if let Some(learning) = &mut self.learning {
                 if now >= publish_at {
-                    learning.publish(&mut scheduler, floor_q16)?;
+                    learning.publish(&mut scheduler, first.floor_q16)?;
                     publish_at = now + seconds(opts.publish_every);
                 }
-                if signals.take_checkpoint() || now >= checkpoint_at {
+                if signals.take_checkpoint() || (now >= checkpoint_at && learning.has_news()) {
                     learning.checkpoint(scheduler.generation());
                     checkpoint_at = now + seconds(opts.checkpoint_every);
                 }
@@ -215,14 +216,14 @@ impl Run<'_> {
         let counters = scheduler.counters()?;
         let mut checkpoint = None;
         if let Some(learning) = &mut self.learning {
-            learning.publish(&mut scheduler, floor_q16)?;
+            learning.publish(&mut scheduler, first.floor_q16)?;
             if let Some(path) = learning.checkpoint(scheduler.generation()).map(|p| p.to_path_buf()) {
                 let kept = Checkpoint::load(&path)?;
                 self.weights_match = Some(scheduler.read_back()?.weights == kept.weights);
                 checkpoint = Some(path.display().to_string());
             }
         } else if let Some(path) = &opts.frozen {
-            self.weights_match = Some(scheduler.read_back()?.weights == weights);
+            self.weights_match = Some(scheduler.read_back()?.weights == first.weights);
             checkpoint = Some(path.display().to_string());
         }
         self.generation = scheduler.generation();

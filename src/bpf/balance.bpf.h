@@ -8,7 +8,7 @@
 
 #include "event.bpf.h"
 
-/* How many tasks of another domain's queue a pulling CPU looks at; more when one there waits past the bound. */
+/* How many tasks of another domain's queue a pulling CPU looks at; more in search of one that waits past the bound. */
 #define RL_PULL_SCAN 4
 #define RL_PULL_SCAN_OVERDUE 32
 
@@ -128,6 +128,7 @@ static __noinline u32 balance_wake(struct task_struct *p, struct task_ctx *tctx,
 		count(overrides);
 		return best;
 	}
+	args.arm.nr_runs = tctx->nr_runs;
 	args.arm.point = RL_POINT_WAKE;
 	args.arm.home = home;
 	args.arm.other = best;
@@ -142,10 +143,10 @@ struct peer {
 };
 
 /*
- * The domain that a CPU of `own` should look at: one where somebody waits past the bound, else the one with most tasks
- * queued per CPU, if above `floor` (16ths of a task per CPU); nearest first.
+ * The domain that a CPU of `own` should look at: the one with most tasks queued per CPU, if above `floor` (16ths of a
+ * task per CPU), nearest first. A CPU that would idle looks first where somebody waits past the bound.
  */
-static __always_inline struct peer find_peer(u32 own, u32 floor, u64 now)
+static __always_inline struct peer find_peer(u32 own, u32 floor, bool would_idle, u64 now)
 {
 	struct peer best = { .id = RL_NO_DOMAIN };
 	u32 window = bpf_get_prandom_u32(), i;
@@ -160,7 +161,7 @@ static __always_inline struct peer find_peer(u32 own, u32 floor, u64 now)
 		dom = lookup_domain(id);
 		if (!queued || !dom)
 			continue;
-		if (domain_head_age(dom, queued, now) > wait_bound_ns) {
+		if (would_idle && domain_head_age(dom, queued, now) > wait_bound_ns) {
 			best.id = id;
 			best.overdue = true;
 			break;
@@ -174,21 +175,89 @@ static __always_inline struct peer find_peer(u32 own, u32 floor, u64 now)
 	return best;
 }
 
+/* May a CPU of another domain take p, which waits in a queue? Fills what the decision needs to know of it. */
+static __always_inline bool movable(struct task_struct *p, struct task_ctx *tctx, s32 cpu, struct arm_args *arm)
+{
+	u64 queued_at;
+
+	if (is_pinned(p) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+		return false;
+	/* rl_running() clears queued_at_ns before it advances nr_runs */
+	arm->nr_runs = READ_ONCE(tctx->nr_runs);
+	smp_rmb();
+	queued_at = READ_ONCE(tctx->queued_at_ns);
+	arm->waited_ns = queued_at ? since(queued_at, arm->now) : 0;
+	return queued_at;
+}
+
+/* Take a task that waits past the bound from the queue of args->arm.home, without asking: the latest in line first. */
+static __noinline bool pull_overdue(s32 cpu, struct ask_args *args)
+{
+	struct task_struct *p;
+	bool taken = false;
+	u32 scanned = 0;
+
+	bpf_for_each(scx_dsq, p, args->arm.home, SCX_DSQ_ITER_REV) {
+		struct task_ctx *tctx;
+
+		if (scanned++ >= RL_PULL_SCAN_OVERDUE)
+			break;
+		tctx = lookup_task(p);
+		if (!tctx || !movable(p, tctx, cpu, &args->arm) || args->arm.waited_ns <= wait_bound_ns)
+			continue;
+		taken = scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0);
+		if (taken) {
+			tctx->pending[RL_POINT_PULL].event.flags |= RL_EV_REDECIDED;
+			count(overrides);
+			break;
+		}
+	}
+	return taken;
+}
+
+/* Ask about the first movable task in the queue of args->arm.home, and take it if the policy says so. */
+static __always_inline bool pull_asked(s32 cpu, struct ask_args *args)
+{
+	struct task_struct *p;
+	bool taken = false;
+	u32 scanned = 0;
+
+	bpf_for_each(scx_dsq, p, args->arm.home, 0) {
+		struct task_ctx *tctx;
+
+		if (scanned++ >= RL_PULL_SCAN)
+			break;
+		tctx = lookup_task(p);
+		if (!tctx || !movable(p, tctx, cpu, &args->arm))
+			continue;
+		/* fails if another CPU was faster */
+		if (ask_policy(p, tctx, args))
+			taken = scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0);
+		break;
+	}
+	return taken;
+}
+
 /*
- * PULL: a CPU of `own` looks at the first movable task that waits in another domain, and takes it or not. would_idle:
- * it has nothing else to run; then a waiter past the bound is taken without asking. Return: was a task taken?
+ * PULL: a CPU of `own` looks at a task that waits in another domain, and takes it or not. would_idle: it has nothing
+ * else to run; then a waiter past the bound is taken without asking. Return: was a task taken?
  */
 static __noinline bool balance_pull(s32 cpu, u32 own, u32 own_load, bool would_idle)
 {
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	struct ask_args args = {};
-	struct task_struct *p;
 	struct peer peer;
-	u32 scanned = 0;
-	bool taken = false;
 
-	/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU */
 	args.arm.now = scx_bpf_now();
-	peer = find_peer(own, would_idle ? 0 : own_load + 16, args.arm.now);
+	if (cctx && cctx->rescue && would_idle) {
+		peer.id = cctx->rescue - 1;
+		peer.overdue = true;
+	} else {
+		/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU */
+		peer = find_peer(own, would_idle ? 0 : own_load + 16, would_idle, args.arm.now);
+	}
+	if (cctx)
+		cctx->rescue = 0;
 	if (peer.id == RL_NO_DOMAIN)
 		return false;
 	args.arm.point = RL_POINT_PULL;
@@ -196,28 +265,9 @@ static __noinline bool balance_pull(s32 cpu, u32 own, u32 own_load, bool would_i
 	args.arm.other = own;
 	args.arm.rnd = bpf_get_prandom_u32();
 	args.extra_idle = would_idle;
-
-	bpf_for_each(scx_dsq, p, peer.id, 0) {
-		struct task_ctx *tctx;
-
-		if (scanned++ >= (peer.overdue ? RL_PULL_SCAN_OVERDUE : RL_PULL_SCAN))
-			break;
-		if (is_pinned(p) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
-			continue;
-		tctx = lookup_task(p);
-		if (!tctx)
-			continue;
-		args.arm.waited_ns = tctx->queued_at_ns ? since(tctx->queued_at_ns, args.arm.now) : 0;
-		if (would_idle && args.arm.waited_ns > wait_bound_ns)
-			count(overrides);
-		else if (!ask_policy(p, tctx, &args))
-			break;
-		taken = scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0);
-		if (!taken)
-			event_cancel(tctx, RL_POINT_PULL);
-		break;
-	}
-	return taken;
+	if (peer.overdue && pull_overdue(cpu, &args))
+		return true;
+	return pull_asked(cpu, &args);
 }
 
 #endif /* __SCX_RL_BALANCE_BPF_H */

@@ -4,7 +4,9 @@
  * ring buffer when that period on CPU ends. Sampling comes before any work, so an unsampled decision costs a branch.
  *
  * A PULL decision is taken by a CPU that does not own the task, while another CPU may start it: so the state changes by
- * compare-and-swap, and nr_runs tells whether the task ran between the decision and its arming.
+ * compare-and-swap, and nr_runs, read when the decision began, tells whether the task has run in between. A MIGRATE that
+ * another CPU made impossible stays in the log like any other decision: it was drawn with its propensity, its wait is
+ * real, and ran_dom shows where the task went. Deleting it would make logging depend on the action.
  */
 #ifndef __SCX_RL_EVENT_BPF_H
 #define __SCX_RL_EVENT_BPF_H
@@ -33,6 +35,7 @@ static __always_inline void event_emit(struct pending *pend)
 }
 
 struct arm_args {
+	u64 nr_runs; /* of the task, when the decision began */
 	u32 point;
 	u32 home;
 	u32 other;
@@ -54,20 +57,21 @@ static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tc
 
 	if (shift > 16)
 		shift = 16;
+	/* decisions in flight about the same wait: their outcome is no longer only their own */
+	if (args->point == RL_POINT_PULL) {
+		tctx->pending[RL_POINT_WAKE].event.flags |= RL_EV_REDECIDED;
+		tctx->pending[RL_POINT_PULL].event.flags |= RL_EV_REDECIDED;
+	}
 	if (!tctx->run_avg_ns || ((args->rnd >> 16) & ((1U << shift) - 1)))
 		return;
 	count(events_sampled);
-
-	/* a PULL while a WAKE decision is in flight: its outcome is no longer only its own */
-	if (args->point == RL_POINT_PULL && READ_ONCE(tctx->pending[RL_POINT_WAKE].state) == PENDING_WAITING)
-		tctx->pending[RL_POINT_WAKE].event.flags |= RL_EV_REDECIDED;
 
 	pend = &tctx->pending[args->point == RL_POINT_PULL ? RL_POINT_PULL : RL_POINT_WAKE];
 	if (!pending_move(pend, PENDING_FREE, PENDING_FILLING)) {
 		count(events_busy);
 		return;
 	}
-	pend->nr_runs = READ_ONCE(tctx->nr_runs);
+	pend->nr_runs = args->nr_runs;
 	ev = &pend->event;
 	ev->decided_at_ns = args->now;
 	ev->generation = d->generation;
@@ -91,15 +95,6 @@ static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tc
 	__builtin_memcpy(ev->features, features, RL_FEATURES);
 	smp_wmb();
 	WRITE_ONCE(pend->state, PENDING_WAITING);
-}
-
-/* The decision was not carried out after all (another CPU was faster): forget it. */
-static __always_inline void event_cancel(struct task_ctx *tctx, u32 point)
-{
-	struct pending *pend = &tctx->pending[point == RL_POINT_PULL ? RL_POINT_PULL : RL_POINT_WAKE];
-
-	if (pending_move(pend, PENDING_WAITING, PENDING_FREE))
-		count(events_raced);
 }
 
 /* The task starts to run; call before nr_runs is advanced. */

@@ -93,7 +93,7 @@ enum rl_event_flags {
 	RL_EV_CENSOR_DEQUEUED = 1 << 3, /* it was dequeued for another reason before it ran */
 	RL_EV_CENSORED = 0xf,
 	RL_EV_BLOCKED = 1 << 4,         /* the service period ended because the task slept, not by preemption */
-	RL_EV_REDECIDED = 1 << 5,       /* another decision about the task was taken before it ran */
+	RL_EV_REDECIDED = 1 << 5,       /* a later PULL decision, or the bound, had a say before it ran */
 };
 
 /*

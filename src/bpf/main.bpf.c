@@ -7,8 +7,9 @@
  *   the policy is asked whether to stay (WAKE, balance_wake()).
  * - A CPU that runs out of work, or has far less than another domain, asks whether to take a task from there (PULL,
  *   balance_pull()).
- * - Tasks without a choice of CPU are never asked about: pinned and migration-disabled tasks wait in the queue of their
- *   CPU's domain, per-CPU kernel threads go straight to their CPU.
+ * - Tasks without a choice of CPU are never asked about: pinned tasks wait in the queue of their CPU's domain, per-CPU
+ *   kernel threads go straight to their CPU, and the kernel itself does the same with migration-disabled and exiting
+ *   tasks (we do not set the flags that would hand them to us).
  * - The bound on waiting does not depend on the policy: see balance_wake(), balance_pull(), and rl_tick().
  *
  * Reading order: intf.h, features.h, policy.h, slots.h, state.bpf.h, event.bpf.h, balance.bpf.h, this file.
@@ -18,6 +19,9 @@
 char _license[] SEC("license") = "GPL";
 
 UEI_DEFINE(uei);
+
+/* From deciding an insertion to the task being in the queue, at most. */
+#define RL_INSERT_NS 50000
 
 /* vtime of a task that moves: it keeps its lag to the domain, at most a slice of it. */
 static __always_inline void set_home(struct task_struct *p, struct task_ctx *tctx, u32 id)
@@ -70,7 +74,7 @@ static __noinline s32 pick_idle(struct task_struct *p, u32 id, s32 prev_cpu)
 	mask = dom->cpumask;
 	if (!mask)
 		goto out;
-	if (p->nr_cpus_allowed < nr_cpu_ids) {
+	if (!bpf_cpumask_subset(cast_mask(mask), p->cpus_ptr)) {
 		both = cctx->mask;
 		if (!both)
 			goto out;
@@ -169,7 +173,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	struct task_ctx *tctx = lookup_task(p);
 	struct domain_ctx *dom;
 	bool pinned = is_pinned(p);
-	u64 vtime;
+	u64 vtime, behind;
 	u32 id;
 
 	if (!tctx || ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1)) {
@@ -188,10 +192,16 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	set_home(p, tctx, id);
 
-	/* a long sleeper may be ahead of the others by one slice, not by its whole sleep */
+	/*
+	 * A long sleeper may be ahead of the others by one slice, not by its whole sleep; and a task that had its CPU to
+	 * itself for long, which the kernel does not tell, may be behind by what a slice costs it, not by all that time.
+	 */
 	vtime = p->scx.dsq_vtime;
+	behind = slice_ns * 100 / (p->scx.weight ?: 1);
 	if (time_before(vtime, dom->vtime_now - slice_ns))
 		vtime = dom->vtime_now - slice_ns;
+	else if (time_before(dom->vtime_now + behind, vtime))
+		vtime = dom->vtime_now + behind;
 
 	if (!tctx->queued_at_ns)
 		tctx->queued_at_ns = scx_bpf_now();
@@ -201,6 +211,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 		WRITE_ONCE(dom->last_served_ns, tctx->queued_at_ns);
 	}
 	tctx->from_dsq = true;
+	WRITE_ONCE(dom->enqueued_at_ns, scx_bpf_now());
 	scx_bpf_dsq_insert_vtime(p, id, slice_ns, vtime, enq_flags);
 	kick_for(p, id, pinned, enq_flags);
 }
@@ -210,9 +221,17 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 	u32 own = domain_of(cpu);
 	u32 queued = nr_queued(own);
 	bool busy = queued || (prev && (prev->scx.flags & SCX_TASK_QUEUED));
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
 
-	if (busy && nr_domains > 1 && balance_pull(cpu, own, rl_ratio16(queued, nr_cpus_of(own)), false))
+	if (!cctx)
 		return;
+	/* a CPU serves its own queue at least every second time, whatever the policy says */
+	if (busy && nr_domains > 1 && !cctx->pulled &&
+	    balance_pull(cpu, own, rl_ratio16(queued, nr_cpus_of(own)), false)) {
+		cctx->pulled = queued > 0;
+		return;
+	}
+	cctx->pulled = false;
 	if (queued && scx_bpf_dsq_move_to_local(own, 0))
 		return;
 	if (prev && (prev->scx.flags & SCX_TASK_QUEUED)) {
@@ -329,53 +348,65 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 	event_censor(tctx, RL_EV_CENSOR_DEQUEUED);
 }
 
+/* Is any CPU idle at all? */
+static __always_inline bool any_idle(void)
+{
+	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
+	bool any = !bpf_cpumask_empty(idle);
+
+	scx_bpf_put_idle_cpumask(idle);
+	return any;
+}
+
 /*
  * Tasks only wait where every CPU is busy, and busy CPUs tick: so this is where an idle CPU elsewhere is sent for a
- * waiter past the bound, whatever the policy said.
+ * waiter past the bound, whatever the policy said. It looks at the tasks themselves, from the end of the queue, where
+ * those are that wait longest.
  */
-void BPF_STRUCT_OPS(rl_tick, struct task_struct *p)
+void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 {
-	u32 id = domain_of(scx_bpf_task_cpu(p));
-	struct domain_ctx *dom = lookup_domain(id);
+	u32 id = domain_of(scx_bpf_task_cpu(curr)), scanned = 0;
+	struct task_struct *p;
 	u64 now = scx_bpf_now();
-	u32 queued, i;
-	s32 cpu;
 
-	if (!dom || nr_domains < 2)
+	if (nr_domains < 2 || !nr_queued(id) || !any_idle())
 		return;
-	queued = nr_queued(id);
-	if (!queued || domain_head_age(dom, queued, now) <= wait_bound_ns)
-		return;
-	bpf_for(i, 0, RL_MAX_CANDIDATES) {
-		u32 other = candidate(id, i, (u32)now);
-		struct domain_ctx *to;
+	bpf_for_each(scx_dsq, p, id, SCX_DSQ_ITER_REV) {
+		struct task_ctx *tctx;
+		struct cpu_ctx *cctx;
+		u64 queued_at;
+		s32 cpu;
 
-		if (other == RL_NO_DOMAIN)
+		if (scanned++ >= RL_PULL_SCAN_OVERDUE)
 			break;
-		to = lookup_domain(other);
-		if (!to || !READ_ONCE(to->nr_idle) || !to->cpumask)
+		tctx = lookup_task(p);
+		queued_at = tctx ? READ_ONCE(tctx->queued_at_ns) : 0;
+		if (!queued_at || is_pinned(p) || since(queued_at, now) <= wait_bound_ns)
 			continue;
-		bpf_rcu_read_lock();
-		cpu = to->cpumask ? scx_bpf_pick_idle_cpu(cast_mask(to->cpumask), 0) : -EBUSY;
-		bpf_rcu_read_unlock();
-		if (cpu >= 0) {
-			count(tick_rescues);
-			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-			break;
-		}
+		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+		if (cpu < 0)
+			continue;
+		cctx = lookup_cpu(cpu);
+		if (cctx)
+			cctx->rescue = id + 1;
+		count(tick_rescues);
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		break;
 	}
 }
 
 void BPF_STRUCT_OPS(rl_update_idle, s32 cpu, bool idle)
 {
 	u32 id = domain_of(cpu);
+	struct domain_ctx *dom = lookup_domain(id);
 
 	set_idle(cpu, id, idle);
 	/*
 	 * A task queued after this CPU last looked, and before the kernel marked it idle, found nobody to kick. The mark
-	 * is set by now: look again.
+	 * is set by now: look again. The kernel inserts only after rl_enqueue() has returned, so one that was just
+	 * decided counts as well.
 	 */
-	if (idle && nr_queued(id))
+	if (idle && dom && (nr_queued(id) || since(READ_ONCE(dom->enqueued_at_ns), scx_bpf_now()) < RL_INSERT_NS))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 

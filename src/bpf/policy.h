@@ -108,9 +108,10 @@ static inline void rl_act(const struct rl_slot *slot, const u8 *f, u32 rnd, stru
 
 	d->mode = slot->mode;
 	d->logit_q8 = 0;
+	if (d->mode == RL_MODE_LEARN || d->mode == RL_MODE_FROZEN)
+		d->logit_q8 = rl_logit(rl_forward(&slot->weights, f));
 	switch (d->mode) {
 	case RL_MODE_LEARN:
-		d->logit_q8 = rl_logit(rl_forward(&slot->weights, f));
 		p = rl_sigmoid_q16(d->logit_q8);
 		floor = slot->floor_q16;
 		if (floor > RL_PROB_ONE / 2)
@@ -121,7 +122,6 @@ static inline void rl_act(const struct rl_slot *slot, const u8 *f, u32 rnd, stru
 			p = RL_PROB_ONE - floor;
 		break;
 	case RL_MODE_FROZEN:
-		d->logit_q8 = rl_logit(rl_forward(&slot->weights, f));
 		p = d->logit_q8 > 0 ? RL_PROB_ONE : 0;
 		break;
 	case RL_MODE_RANDOM:

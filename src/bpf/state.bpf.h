@@ -38,6 +38,7 @@ struct domain_ctx {
 	/* The last task that left the queue had waited last_wait_ns, at last_served_ns: see domain_head_age(). */
 	u64 last_wait_ns;
 	u64 last_served_ns;
+	u64 enqueued_at_ns; /* the last insertion was decided then; see rl_update_idle() */
 	/* A hint for choosing between domains; the kernel's own idle mask decides whether a CPU can be claimed. */
 	u32 nr_idle;
 };
@@ -100,6 +101,10 @@ struct cpu_ctx {
 	struct bpf_cpumask __kptr *mask;
 	/* counted in its domain's nr_idle */
 	u32 idle;
+	/* a tick sent it to this domain, plus one, for a waiter past the bound */
+	u32 rescue;
+	/* its last dispatch took a task from elsewhere ahead of its own queue */
+	u32 pulled;
 };
 
 struct {
@@ -191,9 +196,9 @@ static __always_inline bool domain_allowed(struct domain_ctx *dom, const struct 
 }
 
 /*
- * How long the longest waiter of a queue has waited, estimated without taking the queue's lock: the one that was served
- * last had waited last_wait_ns then, and those behind it have waited on since. An overestimate by at most the distance
- * between two arrivals.
+ * How long tasks wait in a queue now, estimated without its lock: the one that was served last had waited last_wait_ns
+ * then, and most of those behind it have waited on since. The queue is ordered by virtual time, so a task far behind may
+ * have waited longer: the tick, which enforces the bound, looks at the tasks themselves.
  */
 static __always_inline u64 domain_head_age(struct domain_ctx *dom, u32 queued, u64 now)
 {
