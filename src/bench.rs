@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::kernel::probe::{Probe, Program};
 use crate::kernel::slots::Publication;
 use crate::policy::{RL_GROUPS, RL_LANES, RL_MODE_LEARN, RL_WEIGHT_OFFSET, rl_inputs, rl_weights};
+use crate::process::print;
 
 /// Options of `scx_rl bench`.
 #[derive(Debug, clap::Args)]
@@ -139,13 +140,15 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         rounds: args.rounds,
         kernel: crate::kernel::preflight::kernel_release(),
     };
-    println!(
-        "cost of one decision (features + forward pass + action, network {}), {} rounds of {} decisions:",
+    let mut text = format!(
+        "cost of one decision (features + forward pass + action, network {}), {} rounds of {} decisions:\n",
         report.network, report.rounds, report.decisions
     );
     for (name, c) in [("policy", policy), ("naive loop", naive), ("empty call", empty)] {
-        println!("  {name:<11} {:>7.1} ns   (fastest {:.1}, slowest {:.1})", c.median_ns, c.min_ns, c.max_ns);
+        let Cost { median_ns, min_ns, max_ns } = c;
+        text += &format!("  {name:<11} {median_ns:>7.1} ns   (fastest {min_ns:.1}, slowest {max_ns:.1})\n");
     }
+    print(&text)?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;

@@ -10,7 +10,7 @@ use log::{LevelFilter, warn};
 use scx_rl::agent::recording::{self, Reader};
 use scx_rl::agent::{Agent, Checkpoint, Origin};
 use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
-use scx_rl::process::Signals;
+use scx_rl::process::{Signals, print};
 use scx_rl::{bench, demo, learning, run, runqlat, stats, vm};
 use scx_utils::build_id;
 
@@ -33,9 +33,9 @@ fn start(cli: Cli) -> Result<ExitCode> {
         Some(Command::Checkpoint(CheckpointCommand::Show { file, json })) => {
             let checkpoint = Checkpoint::load(&file)?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&checkpoint.summary())?);
+                print(&format!("{}\n", serde_json::to_string_pretty(&checkpoint.summary())?))?;
             } else {
-                print!("{}", checkpoint.describe());
+                print(&checkpoint.describe())?;
             }
         }
         Some(Command::Replay(args)) => replay(&args)?,
@@ -52,11 +52,12 @@ fn start(cli: Cli) -> Result<ExitCode> {
 
 fn schedule(opts: &Opts) -> Result<()> {
     if opts.version {
-        println!("scx_rl {}", build_id::full_version(env!("CARGO_PKG_VERSION")));
-        return Ok(());
+        return print(&format!("scx_rl {}\n", build_id::full_version(env!("CARGO_PKG_VERSION"))));
     }
     if opts.help_stats {
-        return stats::server_data().describe_meta(&mut std::io::stdout(), None);
+        let mut text = Vec::new();
+        stats::server_data().describe_meta(&mut text, None)?;
+        return print(&String::from_utf8_lossy(&text));
     }
     let signals = Signals::install()?;
     if let Some(interval) = opts.monitor {
@@ -93,15 +94,14 @@ fn replay(args: &ReplayArgs) -> Result<()> {
     };
     let mut agent = replayed.agent;
     agent.checkpoint(Origin { created_at: learning::now_utc(), ..origin })?.save(&args.checkpoint)?;
-    println!(
-        "{} events and {} restarts replayed, {} updates{}; checkpoint: {}",
+    print(&format!(
+        "{} events and {} restarts replayed, {} updates{}; checkpoint: {}\n",
         replayed.events,
         replayed.restarts,
         agent.metrics().updates,
         if replayed.complete { "" } else { " (the recording ended at its size limit)" },
         args.checkpoint.display()
-    );
-    Ok(())
+    ))
 }
 
 fn log_to_stderr(verbose: u8) -> Result<()> {

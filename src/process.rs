@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! This process as a guest of the machine that it schedules: its CPUs, its priority, its memory, its signals.
+//! This process as a guest of the machine that it schedules: its CPUs, its priority, its memory, its signals; and its
+//! standard output.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,6 +61,18 @@ pub fn with_realtime<T>(f: impl FnOnce() -> T) -> T {
     let result = f();
     set(libc::SCHED_OTHER, 0);
     result
+}
+
+/// Print to the standard output. A reader that has gone (`scx_rl ... | head`) has seen enough; that is no error.
+///
+/// # Errors
+/// When the output cannot be written, as to a full disk; `println!` would panic.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to the standard output"),
+    }
 }
 
 /// Resident memory of this process, bytes; 0 if /proc cannot tell.

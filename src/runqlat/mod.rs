@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::process::print;
+
 pub mod counts;
 pub mod hist;
 pub mod report;
@@ -88,10 +90,10 @@ pub fn run(args: RunqlatArgs) -> Result<()> {
         if over {
             break;
         }
-        println!("{}", Report::new(&counts, tracer.waiting()?, lap_seconds).render());
+        print(&format!("{}\n", Report::new(&counts, tracer.waiting()?, lap_seconds).render()))?;
     }
     let report = Report::new(&total, tracer.waiting()?, seconds);
-    print!("{}", report.render());
+    print(&report.render())?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report).context("writing JSON")?;
         std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;

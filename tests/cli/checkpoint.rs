@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Checkpoints, good and bad: nothing but a whole one of this build is taken, and the reason is told.
+
+use std::collections::{BTreeMap, HashMap};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use scx_rl::agent::{Checkpoint, quantise};
+use sha2::{Digest, Sha256};
+
+use super::common::{Folder, learn, origin};
+use super::scx_rl;
+
+/// Metadata and tensors of a checkpoint: what a stranger with a safetensors library can take apart and put together.
+struct Parts {
+    meta: BTreeMap<String, String>,
+    tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+}
+
+impl Parts {
+    fn of(bytes: &[u8]) -> Self {
+        let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
+        let file = SafeTensors::deserialize(bytes).unwrap();
+        let tensor = |t: TensorView| (t.dtype(), t.shape().to_vec(), t.data().to_vec());
+        Self {
+            meta: header.metadata().clone().unwrap().into_iter().collect(),
+            tensors: file.iter().map(|(name, t)| (name.to_string(), tensor(t))).collect(),
+        }
+    }
+
+    /// The checksum as checkpoints/README.md describes it.
+    fn checksum(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        for (key, value) in self.meta.iter().filter(|(key, _)| *key != "sha256") {
+            part(key.as_bytes());
+            part(value.as_bytes());
+        }
+        for (name, (dtype, shape, data)) in &self.tensors {
+            part(name.as_bytes());
+            part(format!("{dtype:?} {shape:?}").as_bytes());
+            part(data);
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+        let meta: HashMap<String, String> = self.meta.clone().into_iter().collect();
+        safetensors::serialize(views, Some(meta)).unwrap()
+    }
+}
+
+/// A good checkpoint, changed, with a checksum that is right.
+fn edited(good: &[u8], change: impl FnOnce(&mut Parts)) -> Vec<u8> {
+    let mut parts = Parts::of(good);
+    change(&mut parts);
+    let checksum = parts.checksum();
+    parts.meta.insert("sha256".to_string(), checksum);
+    parts.to_bytes()
+}
+
+fn set(good: &[u8], key: &str, value: &str) -> Vec<u8> {
+    edited(good, |p| assert!(p.meta.insert(key.to_string(), value.to_string()).is_some(), "{key} is not there"))
+}
+
+fn set_float(good: &[u8], tensor: &str, value: f32) -> Vec<u8> {
+    edited(good, |p| p.tensors.get_mut(tensor).unwrap().2[..4].copy_from_slice(&value.to_le_bytes()))
+}
+
+fn flipped(good: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    bytes[at] ^= 1;
+    bytes
+}
+
+/// Files that are no checkpoint, and what must be said about each.
+fn bad_files(good: &[u8]) -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
+    let header = 8 + u64::from_le_bytes(*good.first_chunk().unwrap()) as usize;
+    let foreign = safetensors::serialize(Vec::<(String, TensorView)>::new(), None).unwrap();
+    let schema: &[&str] = &["feature schema", "\"0123\"", "use the build that wrote it"];
+    let finite: &[&str] = &["not finite", "use an older checkpoint"];
+    vec![
+        ("empty", vec![], &["truncated (0 bytes of at least 8)", "use an older one"]),
+        ("cut in the length", good[..5].to_vec(), &["truncated (5 bytes"]),
+        ("cut in the header", good[..100].to_vec(), &["truncated (100 bytes"]),
+        ("cut in the tensors", good[..header + 200].to_vec(), &["truncated"]),
+        ("cut by one", good[..good.len() - 1].to_vec(), &["truncated"]),
+        ("a bit of a tensor flipped", flipped(good, header + 999), &["checksum does not match", "older checkpoint"]),
+        ("the last bit flipped", flipped(good, good.len() - 1), &["checksum does not match"]),
+        ("a bit of the header's length flipped", flipped(good, 0), &["safetensors"]),
+        ("a script", b"#!/bin/sh\necho not a checkpoint\n".to_vec(), &["not a safetensors file", "use another file"]),
+        ("zeros", vec![0; 4096], &["not a safetensors file"]),
+        ("another program's", foreign, &["not a checkpoint of scx_rl", "use a file that scx_rl wrote"]),
+        ("another format", set(good, "format_version", "2"), &["checkpoint format \"2\"", "reads \"1\""]),
+        ("another schema", set(good, "feature_schema", "0123"), schema),
+        ("other features", set(good, "features", "a,b"), &["feature list", "\"a,b\"", "home_queued"]),
+        ("another network", set(good, "network", "8-4-1"), &["network shape", "\"8-4-1\"", "16-12-1"]),
+        (
+            "a tensor of another shape",
+            edited(good, |p| p.tensors.get_mut("actor.b1").unwrap().1 = vec![3, 4]),
+            &["tensor actor.b1", "F32 [3, 4]", "expected F32 [12]", "another shape"],
+        ),
+        (
+            "a tensor too few",
+            edited(good, |p| drop(p.tensors.remove("critic.w2"))),
+            &["tensor critic.w2", "absent", "another shape"],
+        ),
+        ("NaN", set_float(good, "actor.w1", f32::NAN), finite),
+        ("NaN of the critic", set_float(good, "critic.b2", f32::NAN), finite),
+        ("infinity", set_float(good, "actor.b2", f32::INFINITY), finite),
+        ("not the quantised network", set_float(good, "actor.w1", 1.5), &["quantised", "the file was edited"]),
+        ("senseless counters", set(good, "counters", "{}"), &["metadata counters", "damaged"]),
+        (
+            "senseless hyper-parameters",
+            set(good, "hyper", r#"{"batch_events":0}"#),
+            &["metadata hyper", "batch_events"],
+        ),
+    ]
+}
+
+fn good() -> Vec<u8> {
+    learn(5, 2600).checkpoint.to_bytes().unwrap()
+}
+
+#[test]
+fn bad_checkpoints_are_refused_with_the_reason() {
+    let (folder, good) = (Folder::new(), good());
+    let recording = folder.with("a.rec", &learn(6, 600).recording);
+    let out = folder.text("out.safetensors");
+    assert_eq!(edited(&good, |_| ()).len(), good.len());
+    Checkpoint::from_bytes(&edited(&good, |_| ())).expect("the test's own checksum is right");
+    let mut files: Vec<(&str, String, &[&str])> = vec![
+        ("missing", folder.text("missing"), &["there is no checkpoint", "missing", "give the path"]),
+        ("a folder", folder.text("."), &["not a regular file", "not a checkpoint"]),
+        ("a device", "/dev/zero".to_string(), &["not a regular file"]),
+    ];
+    for (i, (name, bytes, parts)) in bad_files(&good).into_iter().enumerate() {
+        files.push((name, folder.with(&format!("{i}.safetensors"), &bytes), parts));
+    }
+    for (name, path, parts) in files {
+        println!("{name}");
+        scx_rl(&["--frozen", &path]).fails(1, parts);
+        scx_rl(&["checkpoint", "show", &path]).fails(1, parts);
+        scx_rl(&["checkpoint", "show", &path, "--json"]).fails(1, parts);
+        scx_rl(&["replay", &recording, "--resume", &path, "--checkpoint", &out]).fails(1, parts);
+    }
+    assert!(!folder.file("out.safetensors").exists(), "a refused replay writes nothing");
+}
+
+#[test]
+fn flipped_bits_are_noticed_wherever_they_are() {
+    let (folder, good) = (Folder::new(), good());
+    for at in (0..good.len()).step_by(good.len() / 60) {
+        let path = folder.with("flipped.safetensors", &flipped(&good, at));
+        scx_rl(&["--frozen", &path]).fails(1, &[]);
+    }
+}
+
+#[test]
+fn a_good_checkpoint_is_shown() {
+    let folder = Folder::new();
+    let checkpoint = learn(5, 2600).checkpoint;
+    let path = folder.with("good.safetensors", &checkpoint.to_bytes().unwrap());
+    let text = scx_rl(&["checkpoint", "show", &path]);
+    text.succeeds(&["written by", "6.18.15-test", "llc 0-3/4-7", "16-12-1", "home_queued", "publishable yes"]);
+    assert_eq!(text.stdout, checkpoint.describe());
+    assert!(text.stderr.is_empty(), "{text:?}");
+    let json = scx_rl(&["checkpoint", "show", &path, "--json"]);
+    json.succeeds(&[]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["generation"], origin().generation);
+    assert_eq!(json["seed"], 5);
+    assert_eq!(json["updates"], checkpoint.updates);
+    assert!(checkpoint.updates > 0 && json["updates"].is_u64());
+    assert_eq!(json["features"].as_array().map(Vec::len), Some(16));
+    assert_eq!(json["counters"]["accepted"], 2600);
+    assert_eq!(json["publishable"], serde_json::json!({ "Ok": null }));
+}
+
+#[test]
+fn a_saturated_network_is_shown_as_not_publishable() {
+    let folder = Folder::new();
+    let mut checkpoint = learn(5, 600).checkpoint;
+    checkpoint.parameters.actor.w1.fill(100.0);
+    checkpoint.weights = quantise::quantise(&checkpoint.parameters.actor).unwrap().weights;
+    let path = folder.with("saturated.safetensors", &checkpoint.to_bytes().unwrap());
+    scx_rl(&["checkpoint", "show", &path]).succeeds(&["publishable no: 192 of 217 weights", "learning has diverged"]);
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! From outputs to actions: the sigmoid, the sampler, and frozen decisions of a checkpoint.
+
+use std::mem::MaybeUninit;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use scx_rl::agent::Checkpoint;
+use scx_rl::agent::recording::{Reader, Record};
+use scx_rl::kernel::probe::Program;
+use scx_rl::kernel::slots::Publication;
+use scx_rl::policy::host::{self, FEATURES, Features};
+use scx_rl::policy::{
+    RL_LOGIT_BITS, RL_LOGIT_MAX, RL_LOGIT_SHIFT, RL_MIGRATE, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN,
+    RL_MODE_RANDOM, RL_PROB_ONE, rl_slot,
+};
+
+use super::common::{Folder, learn, situation};
+use super::{BATCH, Plain, probe};
+
+const LOGIT_MAX: i32 = RL_LOGIT_MAX as i32;
+
+/// A slot whose network answers every question with this logit (in 1/256).
+fn constant(mode: u32, floor_q16: u32, logit_q8: i32) -> rl_slot {
+    let mut plain = Plain::from_fn(|_| 0);
+    plain.b2 = i64::from(logit_q8) << RL_LOGIT_SHIFT;
+    rl_slot { mode, floor_q16, weights: plain.packed(), ..Default::default() }
+}
+
+/// Of all 65536 random numbers, how many migrate; and the propensity, which must be the same for each.
+fn migrations(slot: &rl_slot, high_bits: u32) -> (u32, u32) {
+    let f = [3; FEATURES];
+    let p = host::act(slot, &f, 0).p_migrate_q16;
+    let migrated = (0..RL_PROB_ONE).filter(|low| {
+        let d = host::act(slot, &f, high_bits << 16 | low);
+        assert_eq!(d.p_migrate_q16, p, "the propensity depends on the random number {low}");
+        d.action == RL_MIGRATE
+    });
+    (migrated.count() as u32, p)
+}
+
+#[test]
+fn the_sampler_migrates_exactly_as_often_as_the_logged_propensity_says() {
+    let logits = [-LOGIT_MAX, -2047, -1300, -700, -256, -100, -1, 0, 1, 100, 256, 700, 1300, 2047, LOGIT_MAX];
+    let floors = [0, 1, 66, 655, 6554, RL_PROB_ONE / 2, RL_PROB_ONE / 2 + 1, u32::MAX];
+    let (mut drawn, mut propensities) = (0u64, std::collections::BTreeSet::new());
+    for (i, logit) in logits.into_iter().enumerate() {
+        for floor in floors {
+            let (migrated, p) = migrations(&constant(RL_MODE_LEARN, floor, logit), i as u32 * 4369);
+            assert_eq!(migrated, p, "logit {logit}, floor {floor}");
+            let least = floor.min(RL_PROB_ONE / 2);
+            assert!((least..=RL_PROB_ONE - least).contains(&p), "logit {logit}, floor {floor}: {p}");
+            let inside = (least..=RL_PROB_ONE - least).contains(&sigmoid(logit));
+            assert!(!inside || p == sigmoid(logit), "the floor only binds where the network is beyond it");
+            drawn += u64::from(RL_PROB_ONE);
+            propensities.insert(p);
+        }
+        for (mode, expected) in
+            [(RL_MODE_FROZEN, if logit > 0 { RL_PROB_ONE } else { 0 }), (RL_MODE_RANDOM, RL_PROB_ONE / 2)]
+        {
+            assert_eq!(migrations(&constant(mode, 66, logit), 0), (expected, expected), "mode {mode}, logit {logit}");
+        }
+    }
+    let (migrated, p) = migrations(&constant(RL_MODE_HEURISTIC, 66, 0), 0);
+    assert!(migrated == p && [0, RL_PROB_ONE].contains(&p), "{p}");
+    assert!(drawn >= 1_000_000 && propensities.len() > 20, "{drawn} {propensities:?}");
+}
+
+fn sigmoid(logit_q8: i32) -> u32 {
+    let d = host::act(&constant(RL_MODE_LEARN, 0, logit_q8), &[0; FEATURES], 0);
+    assert_eq!(d.logit_q8, logit_q8.clamp(-LOGIT_MAX, LOGIT_MAX));
+    d.p_migrate_q16
+}
+
+#[test]
+fn the_sigmoid_is_close_monotone_and_symmetric() {
+    let (mut worst, mut before) = (0f64, 0);
+    for logit in -LOGIT_MAX..=LOGIT_MAX {
+        let p = sigmoid(logit);
+        let real = 1.0 / (1.0 + (-f64::from(logit) / f64::from(1 << RL_LOGIT_BITS)).exp());
+        worst = worst.max((f64::from(p) / f64::from(RL_PROB_ONE) - real).abs());
+        assert!(p >= before, "not monotone at {logit}");
+        assert_eq!(p + sigmoid(-logit), RL_PROB_ONE, "not symmetric at {logit}");
+        before = p;
+    }
+    println!("largest error of the sigmoid: {worst:.2e}");
+    assert!(worst <= 1.0e-4, "{worst}");
+    assert_eq!(sigmoid(0), RL_PROB_ONE / 2);
+    for beyond in [LOGIT_MAX + 1, 1 << 20, i32::MAX] {
+        assert_eq!((sigmoid(beyond), sigmoid(-beyond)), (sigmoid(LOGIT_MAX), sigmoid(-LOGIT_MAX)));
+    }
+}
+
+#[test]
+fn frozen_decisions_in_bpf_are_those_of_the_checkpoints_network() {
+    let mut object = MaybeUninit::uninit();
+    let Some(mut probe) = probe(&mut object) else { return };
+    let run = learn(7, 10_000);
+    let folder = Folder::new();
+    run.checkpoint.save(&folder.file("frozen.safetensors")).unwrap();
+    let checkpoint = Checkpoint::load(&folder.file("frozen.safetensors")).unwrap();
+    assert!(checkpoint.updates > 10, "it learned: {} updates", checkpoint.updates);
+    let recorded = Reader::new(run.recording.as_slice()).unwrap().filter_map(|r| match r.unwrap() {
+        Record::Event(event) => Some(event.features),
+        _ => None,
+    });
+    let mut vectors: Vec<Features> = recorded.collect();
+    assert_eq!(vectors.len(), 10_000);
+    // The last batch is filled up with situations that were not recorded.
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    vectors.resize_with(vectors.len().next_multiple_of(BATCH), || situation(&mut rng));
+
+    let weights = checkpoint.publishable().unwrap();
+    let generation = probe.publisher().unwrap().publish(&Publication { mode: RL_MODE_FROZEN, floor_q16: 66, weights });
+    let slot = rl_slot { generation, mode: RL_MODE_FROZEN, floor_q16: 66, weights, ..Default::default() };
+    let plain = Plain::of(&checkpoint.weights);
+    let mut actions = [0; 2];
+    for vectors in vectors.chunks(BATCH) {
+        let batch = probe.batch().unwrap();
+        batch.features.copy_from_slice(vectors);
+        batch.rnd.fill(u32::MAX);
+        probe.run(Program::Decide, 1).unwrap();
+        for (f, decision) in vectors.iter().zip(probe.batch().unwrap().decisions) {
+            assert_eq!(decision, host::act(&slot, f, 0), "{f:?}");
+            // And without any of the C: migrate where the logit, in 1/256, is positive.
+            assert_eq!(decision.action == RL_MIGRATE, plain.forward(f) >> RL_LOGIT_SHIFT > 0, "{f:?}");
+            actions[decision.action as usize] += 1;
+        }
+    }
+    println!("{} decisions equal: {} stay, {} migrate", vectors.len(), actions[0], actions[1]);
+    assert!(actions.iter().all(|&n| n > 500), "the policy must use both actions: {actions:?}");
+}
