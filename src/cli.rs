@@ -47,13 +47,11 @@ pub enum Command {
     Checkpoint(CheckpointCommand),
     /// Learn offline from a recording, exactly as the recorded run did, and write the checkpoint that results.
     Replay(ReplayArgs),
-    /// Measure runqueue latency under whatever scheduler runs, as a histogram and percentiles.
     Runqlat(crate::runqlat::RunqlatArgs),
     /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed).
     Bench(crate::bench::BenchArgs),
     /// Boot a kernel that has sched_ext in a VM, on this machine's own file system, and run a command in it.
     Vm(crate::vm::VmArgs),
-    /// Learn, checkpoint, replay frozen, and compare with EEVDF, the fixed rule and random, under a real workload.
     Demo(crate::demo::DemoArgs),
 }
 

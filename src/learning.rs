@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use log::{error, info, warn};
 
 use crate::agent::recording::{Header, Recorder};
-use crate::agent::{Agent, Checkpoint, Environment, Hyper, Origin};
+use crate::agent::{Agent, Environment, Hyper, Origin};
 use crate::cli::Opts;
 use crate::policy::{RL_MODE_FROZEN, RL_MODE_LEARN, rl_event, rl_mode, rl_weights};
 use crate::{kernel, process};
@@ -51,7 +51,7 @@ impl Learning {
         let (agent, generation) = match &opts.resume {
             None => (Agent::new(Hyper::default(), opts.seed)?, 0),
             Some(path) => {
-                let checkpoint = Checkpoint::load(path)?;
+                let checkpoint = crate::run::load(path)?;
                 if checkpoint.origin.topology != topology {
                     warn!(
                         "{} was learned on another topology ({}; this is {topology}): going on from it all the same, \

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use log::{LevelFilter, warn};
 use scx_rl::agent::recording::{self, Reader};
-use scx_rl::agent::{Agent, Checkpoint, Origin};
+use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
 use scx_rl::{bench, demo, learning, run, runqlat, stats, vm};
@@ -31,7 +31,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         None => schedule(&cli.opts)?,
         Some(Command::Checkpoint(CheckpointCommand::Show { file, json })) => {
-            let checkpoint = Checkpoint::load(&file)?;
+            let checkpoint = run::load(&file)?;
             if json {
                 print(&format!("{}\n", serde_json::to_string_pretty(&checkpoint.summary())?))?;
             } else {
@@ -87,7 +87,7 @@ fn replay(args: &ReplayArgs) -> Result<()> {
     let (replayed, origin) = match &args.resume {
         None => (recording::replay(reader).with_context(context)?, Origin::default()),
         Some(path) => {
-            let checkpoint = Checkpoint::load(path)?;
+            let checkpoint = run::load(path)?;
             let agent = Agent::resume(&checkpoint)?;
             (recording::replay_onto(reader, agent).with_context(context)?, checkpoint.origin)
         }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -72,9 +73,16 @@ struct Summary {
 /// error, or when the last checkpoint could not be written.
 pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
     // What can fail without the kernel fails first.
-    let frozen = opts.frozen.as_deref().map(Checkpoint::load).transpose()?;
-    preflight::check()?;
+    let frozen = match &opts.frozen {
+        None => None,
+        Some(path) => {
+            let checkpoint = load(path)?;
+            let weights = checkpoint.publishable().with_context(|| format!("{} must not run", path.display()))?;
+            Some((weights, checkpoint.origin.generation))
+        }
+    };
     let agent_cpus = opts.agent_cpus.as_deref().map(process::parse_cpus).transpose()?;
+    preflight::check()?;
     if let Some(path) = &opts.summary {
         // Better now than after a long run.
         std::fs::write(path, "").with_context(|| format!("cannot write the summary to {}", path.display()))?;
@@ -94,7 +102,7 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
                     let (l, g) = Learning::new(opts, domains.signature())?;
                     (Some(l), g)
                 } else {
-                    (None, frozen.as_ref().map_or(0, |c| c.origin.generation))
+                    (None, frozen.map_or(0, |f| f.1))
                 };
                 empty.insert(Run {
                     opts,
@@ -111,9 +119,9 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
                 })
             }
         };
-        let (weights, mode) = match (&mut run.learning, &frozen) {
+        let (weights, mode) = match (&mut run.learning, frozen) {
             (Some(learning), _) => learning.first_weights()?,
-            (None, Some(c)) => (c.publishable().context("this checkpoint must not run")?, RL_MODE_FROZEN),
+            (None, Some((weights, _))) => (weights, RL_MODE_FROZEN),
             (None, None) if balancer == Balancer::Random => (rl_weights::default(), RL_MODE_RANDOM),
             (None, None) => (rl_weights::default(), RL_MODE_HEURISTIC),
         };
@@ -124,6 +132,11 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
         info!("restarting, as the kernel asks (hotplug)");
     }
     run.map_or(Ok(()), Run::finish)
+}
+
+/// Load a checkpoint; errors name the file.
+pub fn load(path: &Path) -> Result<Checkpoint> {
+    Checkpoint::load(path).with_context(|| format!("cannot use {}", path.display()))
 }
 
 /// What outlives a restart.

@@ -8,8 +8,8 @@
 //! response        = min(wait, CAP) + min(usual service, CAP)
 //! ```
 //!
-//! The wait is the runqueue latency of the decided task; the extra service time is what the move cost it in cache misses.
-//! Both are winsorised, because one starved task must not outweigh ten thousand ordinary ones. The running mean makes the
+//! The wait is the runqueue latency of the decided task; the extra service time is a noisy proxy of
+//! what the move cost it in cache misses, cut off at the end of the slice. Both are winsorised, because one starved task must not outweigh ten thousand ordinary ones. The running mean makes the
 //! scale independent of the machine and of the load; each decision point has its own, since WAKE waits start at zero and
 //! PULL waits do not.
 

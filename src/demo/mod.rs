@@ -56,11 +56,11 @@ pub struct DemoArgs {
     pub phase_seconds: u32,
 
     /// How often each scheduler is measured. The table shows medians; with two rounds a difference is called one only
-    /// where both rounds of the one are better than both rounds of the other.
+    /// where both rounds of the one are better than both rounds of the other, which chance alone does in a third of cases.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub rounds: usize,
 
-    /// Decides the network's first weights, the exploration, the workload's random numbers, and the order of phases.
+    /// Decides the network's first weights, the workload's random numbers, and the order of phases.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 }
