@@ -6,8 +6,9 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 .DEFAULT_GOAL := help
 SCX_RL := target/release/scx_rl
 step := @scripts/step.sh
-# All integration tests but those that boot VMs.
-host_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/vm%.rs,$(wildcard tests/*.rs)))
+# All integration tests but those that boot VMs: files, and folders with a main.rs.
+host_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/vm%.rs,$(wildcard tests/*.rs))) \
+	$(patsubst tests/%/main.rs,--test %,$(wildcard tests/*/main.rs))
 
 .PHONY: help
 help: ## this list
