@@ -49,6 +49,30 @@ rust_ok() {
 		((BASH_REMATCH[1] >= RUST_MINOR)) && cargo clippy --version && cargo fmt --version
 } >/dev/null 2>&1
 
+# Under emulation, a guest that patches its own code (as it does when a scheduler is attached) sometimes dies with
+# "Oops: int3", with QEMU 7.2 far more often than with a newer one. Debian 12's backports have that; apt's own sources
+# stay as they are. Where it cannot be had, the older one serves.
+newer_qemu() {
+	local version mirror dir=$CACHE/apt/qemu
+	version=$(dpkg-query -W -f '${Version}' qemu-system-x86)
+	if dpkg --compare-versions "${version#*:}" ge 8.1 || ! grep -q '^VERSION_CODENAME=bookworm' /etc/os-release; then
+		return 0
+	fi
+	say "installing a newer QEMU than $version from bookworm-backports"
+	# shellcheck disable=SC2016 # apt expands these
+	mirror=$(apt-get indextargets --format '$(SITE) $(CODENAME)' 'Created-By: Packages' |
+		awk '$2 == "bookworm" { print $1; exit }')
+	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm-backports main" >"$dir/sources.list"
+	local private=(-qq -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::State::Lists="$dir/lists"
+		-o Dir::Cache="$dir/cache" -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+	if ! { as_root apt-get "${private[@]}" update &&
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get "${private[@]}" -y --no-install-recommends \
+			-t bookworm-backports install qemu-system-x86 >/dev/null; }; then
+		say "that failed; QEMU $version stays"
+	fi
+}
+
 install_rust() {
 	if command -v rustup >/dev/null; then
 		say "installing Rust's stable toolchain with rustup, for this folder only"
@@ -77,6 +101,7 @@ for package in "${PACKAGES[@]}"; do
 	grep -qx "$package installed" <<<"$installed" || missing+=("$package")
 done
 ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
+newer_qemu
 
 rust_ok || install_rust
 rust_ok || die "needs Rust >= 1.$RUST_MINOR with clippy and rustfmt; install it from https://rustup.rs and run this again"
