@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The binary: parse, set up logging and signals, and hand over to the library.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use scx_rl::agent::recording::{self, Reader};
 use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
-use scx_rl::{bench, demo, learning, run, runqlat, stats, vm};
+use scx_rl::{bench, demo, kernel, learning, run, runqlat, stats, vm};
 use scx_utils::build_id;
+use simplelog::{ColorChoice, TerminalMode};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -105,10 +107,10 @@ fn replay(args: &ReplayArgs) -> Result<()> {
 }
 
 fn log_to_stderr(verbose: u8) -> Result<()> {
-    let (level, libbpf_level) = match verbose {
-        0 => (LevelFilter::Info, libbpf_rs::PrintLevel::Warn),
-        1 => (LevelFilter::Debug, libbpf_rs::PrintLevel::Info),
-        _ => (LevelFilter::Trace, libbpf_rs::PrintLevel::Debug),
+    let level = match verbose {
+        0 => LevelFilter::Info,
+        1 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
     };
     let config = simplelog::ConfigBuilder::new()
         .set_time_level(LevelFilter::Error)
@@ -116,8 +118,8 @@ fn log_to_stderr(verbose: u8) -> Result<()> {
         .set_target_level(LevelFilter::Off)
         .set_thread_level(LevelFilter::Off)
         .build();
-    let (mode, colour) = (simplelog::TerminalMode::Stderr, simplelog::ColorChoice::Auto);
-    simplelog::TermLogger::init(level, config, mode, colour).context("cannot log")?;
-    scx_utils::init_libbpf_logging(Some(libbpf_level));
+    let colour = if std::io::stderr().is_terminal() { ColorChoice::Auto } else { ColorChoice::Never };
+    simplelog::TermLogger::init(level, config, TerminalMode::Stderr, colour).context("cannot log")?;
+    kernel::log_libbpf();
     Ok(())
 }

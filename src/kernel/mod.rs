@@ -13,4 +13,17 @@ pub mod probe;
 pub mod scheduler;
 pub mod slots;
 
+use libbpf_rs::PrintLevel;
+
 pub use scheduler::{Scheduler, SchedulerConfig};
+
+/// Send libbpf's own lines to the log: warnings as such, the rest for `-v` (its information) and `-vv` (all).
+pub fn log_libbpf() {
+    libbpf_rs::set_print(Some((PrintLevel::Debug, |level, line| match level {
+        // libbpf-rs attaches struct_ops maps by hand, which libbpf takes for an oversight.
+        PrintLevel::Warn if line.contains("skeleton link is uninitialized") => log::debug!("{}", line.trim_end()),
+        PrintLevel::Warn => log::warn!("{}", line.trim_end()),
+        PrintLevel::Info => log::debug!("{}", line.trim_end()),
+        PrintLevel::Debug => log::trace!("{}", line.trim_end()),
+    })));
+}

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, PrintLevel};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags};
 use scx_utils::Topology;
 
 use super::counts::{CPU_WORDS, Counts};
@@ -40,11 +40,7 @@ impl Tracer {
             "{KERNEL_BTF} is missing: the tracer needs a kernel with CONFIG_DEBUG_INFO_BTF=y"
         );
         // libbpf's own lines go to the log; what matters of them is in the errors below.
-        libbpf_rs::set_print(Some((PrintLevel::Debug, |level, line| match level {
-            PrintLevel::Warn => log::warn!("{}", line.trim_end()),
-            PrintLevel::Info => log::info!("{}", line.trim_end()),
-            PrintLevel::Debug => log::debug!("{}", line.trim_end()),
-        })));
+        crate::kernel::log_libbpf();
         // The skeleton borrows this for its whole life, which ends at an unknown time: a few words stay allocated for
         // each tracer that was started. The object behind them is freed with the skeleton.
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
