@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use scx_rl::agent::Checkpoint;
 use scx_rl::agent::recording::{self, Reader};
-use scx_rl::vm::{Vm, VmError, VmOutput};
+use scx_rl::vm::{Vm, VmOutput};
 use vm_support::run_or_skip;
 
 /// An empty folder that the guest can write.
@@ -31,7 +31,7 @@ fn scenario(vm: Vm, name: &str, script: &str) -> Option<(PathBuf, VmOutput)> {
         dir.display()
     );
     let vm = vm.rwdir(&dir).timeout(Duration::from_secs(300));
-    let output = run_or_skip_patched(&vm, &command)?;
+    let output = run_or_skip(&vm, &command)?;
     let lines = || output.stdout.lines();
     let passed = lines().filter(|l| l.starts_with("ok ")).count();
     let failed: Vec<&str> = lines().filter(|l| l.starts_with("not ok ")).collect();
@@ -39,20 +39,6 @@ fn scenario(vm: Vm, name: &str, script: &str) -> Option<(PathBuf, VmOutput)> {
     let whole = lines().any(|l| l == "done");
     assert!(whole && failed.is_empty() && passed > 0, "{name}: {failed:#?}\nwhole output:\n{}", output.stdout);
     Some((dir, output))
-}
-
-/// As `run_or_skip`, but boots again when the guest's kernel died while it patched its own text: 6.18.15 does so now and
-/// then under emulation, with any sched_ext scheduler and without one (see `PREFERRED` in src/vm/kernel.rs).
-fn run_or_skip_patched(vm: &Vm, command: &str) -> Option<VmOutput> {
-    for _ in 0..2 {
-        match vm.run(command) {
-            Err(e) if e.to_string().contains("int3") => println!("the emulated kernel lost a race, once more: {e}"),
-            Err(VmError::Unavailable(_)) => break,
-            Err(e) => panic!("{e}"),
-            Ok(output) => return Some(output),
-        }
-    }
-    run_or_skip(vm, command)
 }
 
 #[test]

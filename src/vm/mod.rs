@@ -290,7 +290,7 @@ impl Vm {
     }
 
     /// Finds all that a boot needs and hands it on.
-    fn with_boot<T>(&self, command: &[String], f: impl FnOnce(&Boot) -> Result<T, VmError>) -> Result<T, VmError> {
+    fn with_boot<T>(&self, command: &[String], mut f: impl FnMut(&Boot) -> Result<T, VmError>) -> Result<T, VmError> {
         let Shape { cpus, llcs, nodes, smt } = self.topology;
         let topology = Topology::new(cpus, llcs, nodes, smt, &self.memory)?;
         let cache = cache_folder()?;
@@ -303,7 +303,7 @@ impl Vm {
         let rwdir = writable_folder(self.rwdir.as_deref())?;
         let cwd = std::env::current_dir().context("finding the working folder")?;
         log::info!("{} with {topology}, {}", kernel.release, if kvm { "KVM" } else { "emulated" });
-        f(&Boot {
+        let boot = Boot {
             cache: &cache,
             kernel: &kernel,
             topology: &topology,
@@ -313,8 +313,27 @@ impl Vm {
             records: &records_of(&rwdir),
             cwd: &cwd,
             command,
-        })
+        };
+        for _ in 1..BOOTS_MAX {
+            match f(&boot) {
+                Err(VmError::Guest { log, .. }) if !kvm && lost_patching_race(&log) => {
+                    log::warn!("the emulated kernel died while it patched its own code (Oops: int3): booting again");
+                }
+                outcome => return outcome,
+            }
+        }
+        f(&boot)
     }
+}
+
+/// Boots of one run, at most: see [`lost_patching_race`].
+const BOOTS_MAX: u32 = 3;
+
+/// Did the guest die of QEMU's emulation? A kernel that patches its own code, as it does when a scheduler is attached, has
+/// a breakpoint in it for a moment; under emulation another CPU now and then runs into it after that. It happens without
+/// any scheduler, too, and says nothing about the command.
+fn lost_patching_race(console: &Path) -> bool {
+    fs::read(console).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("Oops: int3"))
 }
 
 /// Where `scripts/setup.sh` puts things: `$SCX_RL_CACHE`, or `scx_rl` in the user's cache folder.
@@ -371,4 +390,20 @@ fn forget_old_runs(runs: &Path) {
 /// Where logs and exit code go in the writable folder.
 fn records_of(rwdir: &Path) -> PathBuf {
     rwdir.join("vm")
+}
+
+#[cfg(test)]
+mod race_tests {
+    use super::*;
+
+    #[test]
+    fn only_the_race_of_emulation_boots_again() {
+        let console = std::env::temp_dir().join(format!("scx_rl-console-{}", std::process::id()));
+        fs::write(&console, "[    1.57] Oops: int3: 0000 [#1] SMP NOPTI\n").unwrap();
+        assert!(lost_patching_race(&console));
+        fs::write(&console, "[    1.57] Kernel panic - not syncing: sysrq triggered crash\n").unwrap();
+        assert!(!lost_patching_race(&console));
+        fs::remove_file(&console).unwrap();
+        assert!(!lost_patching_race(&console), "a missing log is no evidence");
+    }
 }
