@@ -9,7 +9,7 @@ PACKAGES=(
 	clang-19 clang-format-19 llvm-19 libclang1-19        # BPF objects and bindgen
 	gcc make pkg-config libc6-dev libelf-dev zlib1g-dev  # libbpf, vendored by the scx crates
 	git ca-certificates util-linux python3-venv shellcheck
-	qemu-system-x86 kmod zstd xz-utils                   # the VM
+	qemu-system-x86 kmod zstd xz-utils file iproute2     # the VM
 	libcap-ng-dev libseccomp-dev                         # virtiofsd
 	stress-ng sysbench rt-tests                          # workloads; rt-tests has hackbench and cyclictest
 )
