@@ -65,7 +65,8 @@ newer_qemu() {
 	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm-backports main" >"$dir/sources.list"
 	local private=(-qq -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::State::Lists="$dir/lists"
-		-o Dir::Cache="$dir/cache" -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+		-o Dir::Cache="$dir/cache" -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0
+		-o Acquire::Check-Valid-Until=false)
 	if ! { as_root apt-get "${private[@]}" update &&
 		as_root env DEBIAN_FRONTEND=noninteractive apt-get "${private[@]}" -y --no-install-recommends \
 			-t bookworm-backports install qemu-system-x86 >/dev/null; }; then
