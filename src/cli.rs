@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::kernel::domains::DomainSpec;
+use crate::policy::{
+    RL_WITHOUT_credit, RL_WITHOUT_depth, RL_WITHOUT_preempt, RL_WITHOUT_request, RL_WITHOUT_sync, RL_WITHOUT_yield,
+};
 
 /// scx_rl: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
 ///
@@ -174,10 +177,20 @@ pub struct Opts {
     #[clap(long, value_name = "HOW", default_value = "llc", help_heading = "Scheduling")]
     pub domains: DomainSpec,
 
-    /// Time slice, microseconds.
-    #[clap(long, value_name = "USEC", default_value_t = 5000,
+    /// A task keeps its CPU for at most this long while others wait, microseconds. Divided by the number of tasks that
+    /// share the CPU; tasks that run for a moment only do not wait for it, they preempt.
+    #[clap(long, value_name = "USEC", default_value_t = 20_000,
            value_parser = clap::value_parser!(u64).range(100..=100_000), help_heading = "Scheduling")]
     pub slice_us: u64,
+
+    /// And for at least this long, however many wait, microseconds. Looked at when the kernel's timer ticks.
+    #[clap(long, value_name = "USEC", default_value_t = 2000,
+           value_parser = clap::value_parser!(u64).range(100..=100_000), help_heading = "Scheduling")]
+    pub slice_min_us: u64,
+
+    /// Switch off parts of the core, to measure what each is worth. For experiments only.
+    #[clap(long, value_name = "PART", value_enum, value_delimiter = ',', help_heading = "Scheduling")]
+    pub without: Vec<Mechanism>,
 
     /// The policy cannot make a task wait longer than this while a CPU that may run it is idle, milliseconds.
     #[clap(long, value_name = "MSEC", default_value_t = 20,
@@ -211,6 +224,37 @@ pub struct Opts {
     /// Print the version and exit.
     #[clap(long, short = 'V')]
     pub version: bool,
+}
+
+/// A part of the core that an ablation can switch off; `RL_MECHANISMS` in intf.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mechanism {
+    /// A waking task takes a CPU from one with a much later deadline
+    Preempt,
+    /// A wakee waits for its waker's CPU when that is faster than an idle one
+    Sync,
+    /// A yield just after a task began to run is ignored
+    Yield,
+    /// Slices shrink as the queue grows
+    Depth,
+    /// Deadlines: short bursts go first among tasks with equal service
+    Request,
+    /// A sleeper comes back ahead of those that ran meanwhile
+    Credit,
+}
+
+impl Mechanism {
+    /// Its bit for BPF.
+    pub fn bit(self) -> u32 {
+        match self {
+            Mechanism::Preempt => RL_WITHOUT_preempt,
+            Mechanism::Sync => RL_WITHOUT_sync,
+            Mechanism::Yield => RL_WITHOUT_yield,
+            Mechanism::Depth => RL_WITHOUT_depth,
+            Mechanism::Request => RL_WITHOUT_request,
+            Mechanism::Credit => RL_WITHOUT_credit,
+        }
+    }
 }
 
 impl Opts {

@@ -161,6 +161,8 @@ impl Run<'_> {
         let opts = self.opts;
         let config = SchedulerConfig {
             slice_ns: opts.slice_us * 1000,
+            slice_min_ns: opts.slice_min_us * 1000,
+            without: opts.without.iter().fold(0, |bits, m| bits | m.bit()),
             wait_bound_ns: opts.wait_bound_ms * 1_000_000,
             horizon_ns: HORIZON.as_nanos() as u64,
             ring_bytes: RING_BYTES,

@@ -90,9 +90,10 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 
 /*
  * WAKE: home has no idle CPU for p. Find the best other domain: the nearest one with an idle CPU, else the one with the
- * shortest queue per CPU, nearest first. Return: the domain to go to (home, if to stay).
+ * shortest queue per CPU, nearest first, if it is shorter than the one at home. Return: the domain to go to (home, if to stay).
  */
-static __noinline u32 balance_wake(struct task_struct *p, struct task_ctx *tctx, u32 home, u64 wake_flags)
+__noinline u32 rl_balance_wake(struct task_struct *p __arg_trusted, struct task_ctx *tctx __arg_nonnull, u32 home,
+			       u64 wake_flags)
 {
 	struct ask_args args = {};
 	u32 best = RL_NO_DOMAIN, best_load = ~0U, window = bpf_get_prandom_u32(), i;
@@ -118,7 +119,8 @@ static __noinline u32 balance_wake(struct task_struct *p, struct task_ctx *tctx,
 			best_load = load;
 		}
 	}
-	if (best == RL_NO_DOMAIN)
+	/* nothing to gain anywhere: no question */
+	if (best == RL_NO_DOMAIN || best_load > rl_ratio16(nr_queued(home), nr_cpus_of(home)))
 		return home;
 
 	args.arm.now = scx_bpf_now();
@@ -242,7 +244,7 @@ static __always_inline bool pull_asked(s32 cpu, struct ask_args *args)
  * PULL: a CPU of `own` looks at a task that waits in another domain, and takes it or not. would_idle: it has nothing
  * else to run; then a waiter past the bound is taken without asking. Return: was a task taken?
  */
-static __noinline bool balance_pull(s32 cpu, u32 own, u32 own_load, bool would_idle)
+__noinline bool rl_balance_pull(s32 cpu, u32 own, u32 own_load, bool would_idle)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	struct ask_args args = {};
@@ -268,6 +270,47 @@ static __noinline bool balance_pull(s32 cpu, u32 own, u32 own_load, bool would_i
 	if (peer.overdue && pull_overdue(cpu, &args))
 		return true;
 	return pull_asked(cpu, &args);
+}
+
+/* Is any CPU idle at all? */
+static __always_inline bool any_idle(void)
+{
+	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
+	bool any = !bpf_cpumask_empty(idle);
+
+	scx_bpf_put_idle_cpumask(idle);
+	return any;
+}
+
+/* Send an idle CPU elsewhere for a waiter of the domain past the bound: from the end of the queue, the longest waits. */
+__noinline int rl_rescue(u32 id, u64 now)
+{
+	struct task_struct *p;
+	u32 scanned = 0;
+
+	bpf_for_each(scx_dsq, p, id, SCX_DSQ_ITER_REV) {
+		struct task_ctx *tctx;
+		struct cpu_ctx *cctx;
+		u64 queued_at;
+		s32 cpu;
+
+		if (scanned++ >= RL_PULL_SCAN_OVERDUE)
+			break;
+		tctx = lookup_task(p);
+		queued_at = tctx ? READ_ONCE(tctx->queued_at_ns) : 0;
+		if (!queued_at || since(queued_at, now) <= wait_bound_ns)
+			continue;
+		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+		if (cpu < 0)
+			continue;
+		cctx = lookup_cpu(cpu);
+		if (cctx)
+			cctx->rescue = id + 1;
+		count(tick_rescues);
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		break;
+	}
+	return 0;
 }
 
 #endif /* __SCX_RL_BALANCE_BPF_H */

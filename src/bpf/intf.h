@@ -160,6 +160,24 @@ struct rl_decision {
 	u32 action; /* enum rl_action */
 };
 
+/* Mechanisms of the core that an ablation can switch off: X(name, what is switched off) */
+#define RL_MECHANISMS(X)                                                                                               \
+	X(preempt, "a waking task takes a CPU from one with a much later deadline")                                    \
+	X(sync, "a wakee waits for its waker's CPU when that is faster than an idle one")                              \
+	X(yield, "a yield just after a task began to run is ignored")                                                  \
+	X(depth, "slices shrink as the queue grows")                                                                   \
+	X(request, "deadlines: short bursts go first among tasks with equal service")                                  \
+	X(credit, "a sleeper comes back ahead of those that ran meanwhile")
+
+enum rl_without {
+#define RL_WITHOUT_SHIFT(name, desc) RL_WITHOUT_SHIFT_##name,
+	RL_MECHANISMS(RL_WITHOUT_SHIFT)
+#undef RL_WITHOUT_SHIFT
+#define RL_WITHOUT_BIT(name, desc) RL_WITHOUT_##name = 1 << RL_WITHOUT_SHIFT_##name,
+		RL_MECHANISMS(RL_WITHOUT_BIT)
+#undef RL_WITHOUT_BIT
+};
+
 /* Counters, per CPU, in the order of this table. X(name, description) */
 #define RL_COUNTERS(X)                                                                                                 \
 	X(wake_decisions, "WAKE decisions: home has no idle CPU, and a candidate is legal")                            \
@@ -183,7 +201,11 @@ struct rl_decision {
 	X(migrated_numa, "tasks that ran on another NUMA node")                                                        \
 	X(runs, "times a task was put on a CPU")                                                                       \
 	X(wait_sum_ns, "sum of runqueue waits, ns")                                                                    \
-	X(tick_rescues, "idle CPUs woken by the tick for a waiter past the bound")
+	X(tick_rescues, "idle CPUs woken by the tick for a waiter past the bound")                                     \
+	X(preemptions, "wakeups that took a CPU from a running task")                                                  \
+	X(sync_local, "wakeups left to the waker's CPU, which is about to be free")                                    \
+	X(yields_kept, "yields ignored: the task had just begun to run")                                               \
+	X(turns_kept, "slices that ended while the task was still first in line")
 
 enum rl_counter {
 #define RL_COUNTER_ENUM(name, desc) RL_CNT_##name,

@@ -4,17 +4,18 @@
  *
  * - A domain (by default one last-level cache) has one DSQ, ordered by virtual time; its CPUs serve it.
  * - A waking task goes to an idle CPU of its home domain. Only when there is none, and another domain is legal for it,
- *   the policy is asked whether to stay (WAKE, balance_wake()).
+ *   the policy is asked whether to stay (WAKE, rl_balance_wake()).
  * - A CPU that runs out of work, or has far less than another domain, asks whether to take a task from there (PULL,
- *   balance_pull()).
+ *   rl_balance_pull()).
  * - Tasks without a choice of CPU are never asked about: pinned tasks wait in the queue of their CPU's domain, per-CPU
  *   kernel threads go straight to their CPU, and the kernel itself does the same with migration-disabled and exiting
  *   tasks (we do not set the flags that would hand them to us).
- * - The bound on waiting does not depend on the policy: see balance_wake(), balance_pull(), and rl_tick().
+ * - The bound on waiting does not depend on the policy: see rl_balance_wake(), rl_balance_pull(), and rl_tick().
  *
  * Reading order: intf.h, features.h, policy.h, slots.h, state.bpf.h, event.bpf.h, balance.bpf.h, this file.
  */
 #include "balance.bpf.h"
+#include "place.bpf.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -22,89 +23,34 @@ UEI_DEFINE(uei);
 
 /* From deciding an insertion to the task being in the queue, at most. */
 #define RL_INSERT_NS 50000
+/* A CPU that goes idle while tasks wait looks again at most this often: they may be none that it may run. */
+#define RL_IDLE_LOOKS 2
+/* A per-CPU kernel thread that runs no longer than this preempts; EEVDF, too, would run it at once. */
+#define RL_KTHREAD_NS 1000000
 
-/* vtime of a task that moves: it keeps its lag to the domain, at most a slice of it. */
-static __always_inline void set_home(struct task_struct *p, struct task_ctx *tctx, u32 id)
+static __always_inline void send_to_cpu(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
-	struct domain_ctx *from, *to;
-	s64 lag;
+	struct cpu_ctx *cctx = enq_flags & SCX_ENQ_PREEMPT ? lookup_cpu(scx_bpf_task_cpu(p)) : NULL;
 
-	if (tctx->home == id)
-		return;
-	from = lookup_domain(tctx->home);
-	to = lookup_domain(id);
-	if (!from || !to)
-		return;
-	lag = (s64)(p->scx.dsq_vtime - from->vtime_now);
-	if (lag > (s64)slice_ns)
-		lag = slice_ns;
-	if (lag < -(s64)slice_ns)
-		lag = -(s64)slice_ns;
-	scx_bpf_task_set_dsq_vtime(p, to->vtime_now + lag);
-	tctx->home = id;
+	if (cctx)
+		WRITE_ONCE(cctx->preempted, true);
+	tctx->from_dsq = false;
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 }
 
-/* A CPU's own domain if the task may run there, else the first domain where it may. */
-static __always_inline u32 legal_home(struct task_struct *p, struct task_ctx *tctx, s32 cpu)
+/*
+ * A task was preempted by one that wants far less: it stays next in line for this CPU, with what is left of its slice.
+ * Return: the rest, 0 if this is not so.
+ */
+static __always_inline u64 rest_of_slice(struct task_struct *p, u64 enq_flags)
 {
-	struct domain_ctx *dom = lookup_domain(tctx->home);
+	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
+	struct task_ctx *tctx = lookup_task(p);
 
-	if (dom && domain_allowed(dom, p))
-		return tctx->home;
-	if (cpu < 0 || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
-		cpu = bpf_cpumask_any_distribute(p->cpus_ptr);
-	return domain_of(cpu);
-}
-
-/* Claim an idle CPU of the domain that p may use: prev_cpu if it is one, a whole idle core before a busy one's sibling. */
-static __noinline s32 pick_idle(struct task_struct *p, u32 id, s32 prev_cpu)
-{
-	struct domain_ctx *dom = lookup_domain(id);
-	struct bpf_cpumask *mask, *both;
-	struct cpu_ctx *cctx = lookup_cpu(bpf_get_smp_processor_id());
-	s32 cpu = -EBUSY;
-
-	if (!dom || !cctx)
-		return -EBUSY;
-	if (!smt_enabled && prev_cpu >= 0 && domain_of(prev_cpu) == id && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) &&
-	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
-		return prev_cpu;
-
-	bpf_rcu_read_lock();
-	mask = dom->cpumask;
-	if (!mask)
-		goto out;
-	if (!bpf_cpumask_subset(cast_mask(mask), p->cpus_ptr)) {
-		both = cctx->mask;
-		if (!both)
-			goto out;
-		bpf_cpumask_and(both, cast_mask(mask), p->cpus_ptr);
-		mask = both;
-	}
-	if (smt_enabled) {
-		cpu = scx_bpf_pick_idle_cpu(cast_mask(mask), SCX_PICK_IDLE_CORE);
-		if (cpu < 0 && prev_cpu >= 0 && bpf_cpumask_test_cpu(prev_cpu, cast_mask(mask)) &&
-		    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
-			cpu = prev_cpu;
-	}
-	if (cpu < 0)
-		cpu = scx_bpf_pick_idle_cpu(cast_mask(mask), 0);
-out:
-	bpf_rcu_read_unlock();
-	return cpu;
-}
-
-/* Some CPU of the domain that p may use; prev_cpu if it is one. */
-static __always_inline s32 any_cpu(struct task_struct *p, u32 id, s32 prev_cpu)
-{
-	struct domain_ctx *dom = lookup_domain(id);
-	s32 cpu = prev_cpu;
-
-	if (domain_of(prev_cpu) == id && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr))
-		return prev_cpu;
-	if (dom && dom->cpumask)
-		cpu = bpf_cpumask_any_and_distribute(cast_mask(dom->cpumask), p->cpus_ptr);
-	return cpu >= 0 && cpu < nr_cpu_ids ? cpu : prev_cpu;
+	if (!cctx || !tctx || !cctx->preempted || (enq_flags & SCX_ENQ_WAKEUP) || tctx->slice_used_ns >= slice_ns)
+		return 0;
+	cctx->preempted = false;
+	return slice_ns - tctx->slice_used_ns;
 }
 
 s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
@@ -116,131 +62,162 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 	if (!tctx || is_pinned(p))
 		return prev_cpu;
 
+	tctx->sync = wake_flags & SCX_WAKE_SYNC;
 	home = legal_home(p, tctx, prev_cpu);
-	cpu = pick_idle(p, home, prev_cpu);
+	if (rl_wait_for_waker(p, home, wake_flags)) {
+		tctx->home = home;
+		count(sync_local);
+		send_to_cpu(p, tctx, 0);
+		return bpf_get_smp_processor_id();
+	}
+	cpu = rl_pick_idle(p, home, prev_cpu);
 	if (cpu < 0 && nr_domains > 1) {
-		target = balance_wake(p, tctx, home, wake_flags);
+		target = rl_balance_wake(p, tctx, home, wake_flags);
 		if (target != home) {
 			home = target;
-			cpu = pick_idle(p, home, prev_cpu);
+			cpu = rl_pick_idle(p, home, prev_cpu);
 		}
 	}
-	set_home(p, tctx, home);
-	if (cpu < 0)
-		return any_cpu(p, home, prev_cpu);
-
-	tctx->from_dsq = false;
-	count(direct_dispatch);
-	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
-	return cpu;
-}
-
-/* Keep the domain's count of idle CPUs. Only the CPU itself, or its update_idle, changes its flag. */
-static __always_inline void set_idle(s32 cpu, u32 id, u32 idle)
-{
-	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	struct domain_ctx *dom = lookup_domain(id);
-
-	if (!cctx || !dom || cctx->idle == idle)
-		return;
-	cctx->idle = idle;
-	__sync_fetch_and_add(&dom->nr_idle, idle ? 1 : -1);
-}
-
-/* Wake a CPU for a task that was just queued in domain id. */
-static __always_inline void kick_for(struct task_struct *p, u32 id, bool pinned, u64 enq_flags)
-{
-	s32 cpu = scx_bpf_task_cpu(p);
-
-	if (pinned) {
-		if (scx_bpf_test_and_clear_cpu_idle(cpu))
-			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-		return;
+	tctx->home = home;
+	if (cpu >= 0) {
+		tctx->direct = true;
+		count(direct_dispatch);
+		send_to_cpu(p, tctx, 0);
+		return cpu;
 	}
-	cpu = pick_idle(p, id, cpu);
-	/*
-	 * Nobody at home: let an idle CPU elsewhere look at the queue and decide (PULL). Not after a wakeup, where the
-	 * policy has just said that the task should stay.
-	 */
-	if (cpu < 0 && nr_domains > 1 && !(enq_flags & SCX_ENQ_WAKEUP))
-		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
-	if (cpu >= 0)
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	rl_join(tctx, home);
+	rl_limit_credit(tctx);
+	if (!tctx->sync && with(RL_WITHOUT_preempt)) {
+		cpu = rl_pick_victim(p, tctx, home, prev_cpu);
+		if (cpu >= 0)
+			return cpu;
+	}
+	return any_cpu(p, home, prev_cpu);
+}
+
+/* A waking task may take the CPU it is sent to from what runs there. Not if its waker is about to leave a CPU anyway. */
+static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
+{
+	return with(RL_WITHOUT_preempt) && (enq_flags & SCX_ENQ_WAKEUP) && !tctx->sync &&
+	       rl_advantage(tctx, p->scx.weight, scx_bpf_task_cpu(p), scx_bpf_now()) > 0;
 }
 
 void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
-	struct domain_ctx *dom;
 	bool pinned = is_pinned(p);
-	u64 vtime, behind;
-	u32 id;
+	struct domain_ctx *dom;
+	u32 home, queue, queued;
+	u64 rest_ns;
 
-	if (!tctx || ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1)) {
-		count(local_kthread);
-		if (tctx)
-			tctx->from_dsq = false;
+	if (!tctx) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
-
-	id = pinned ? domain_of(scx_bpf_task_cpu(p)) : legal_home(p, tctx, scx_bpf_task_cpu(p));
-	dom = lookup_domain(id);
-	if (!dom) {
-		scx_bpf_error("no domain %u for %s[%d]", id, p->comm, p->pid);
+	/* Once: a kernel thread that keeps running waits for its turn like others. */
+	if ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1 && (enq_flags & SCX_ENQ_WAKEUP)) {
+		count(local_kthread);
+		send_to_cpu(p, tctx, tctx->burst_avg_ns < RL_KTHREAD_NS ? enq_flags | SCX_ENQ_PREEMPT : enq_flags);
 		return;
 	}
-	set_home(p, tctx, id);
 
-	/*
-	 * A long sleeper may be ahead of the others by one slice, not by its whole sleep; and a task that had its CPU to
-	 * itself for long, which the kernel does not tell, may be behind by what a slice costs it, not by all that time.
-	 */
-	vtime = p->scx.dsq_vtime;
-	behind = slice_ns * 100 / (p->scx.weight ?: 1);
-	if (time_before(vtime, dom->vtime_now - slice_ns))
-		vtime = dom->vtime_now - slice_ns;
-	else if (time_before(dom->vtime_now + behind, vtime))
-		vtime = dom->vtime_now + behind;
+	home = pinned ? domain_of(scx_bpf_task_cpu(p)) : legal_home(p, tctx, scx_bpf_task_cpu(p));
+	queue = pinned ? RL_CPU_QUEUE + scx_bpf_task_cpu(p) : home;
+	dom = lookup_domain(home);
+	if (!dom) {
+		scx_bpf_error("no domain %u for %s[%d]", home, p->comm, p->pid);
+		return;
+	}
+	tctx->home = home;
+	rl_join(tctx, queue);
+	if (enq_flags & SCX_ENQ_WAKEUP)
+		rl_limit_credit(tctx);
+	queued = nr_queued(queue);
+	rl_limit_debt(tctx, p->scx.weight, queued, pinned ? 1 : nr_cpus_of(home));
+	if (may_preempt(p, tctx, enq_flags)) {
+		count(preemptions);
+		send_to_cpu(p, tctx, enq_flags | SCX_ENQ_PREEMPT);
+		return;
+	}
 
 	if (!tctx->queued_at_ns)
 		tctx->queued_at_ns = scx_bpf_now();
-	if (!nr_queued(id)) {
+	rest_ns = rest_of_slice(p, enq_flags);
+	if (rest_ns) {
+		tctx->from_dsq = false;
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, rest_ns, enq_flags);
+		return;
+	}
+	tctx->slice_used_ns = 0;
+	if (!queued && !pinned) {
 		/* the head of the queue begins to wait now */
 		WRITE_ONCE(dom->last_wait_ns, 0);
 		WRITE_ONCE(dom->last_served_ns, tctx->queued_at_ns);
 	}
 	tctx->from_dsq = true;
 	WRITE_ONCE(dom->enqueued_at_ns, scx_bpf_now());
-	scx_bpf_dsq_insert_vtime(p, id, slice_ns, vtime, enq_flags);
-	kick_for(p, id, pinned, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, deadline(tctx, p->scx.weight), enq_flags);
+	tctx->yielded = false;
+	rl_kick_for(p, home, pinned, enq_flags);
+}
+
+/* sched_yield(): to the end of the line, but not before it has run for a moment, as a switch costs more than that. */
+bool BPF_STRUCT_OPS(rl_yield, struct task_struct *from, struct task_struct *to)
+{
+	struct task_ctx *tctx = lookup_task(from);
+	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(from));
+
+	if (to || !tctx || !cctx)
+		return false;
+	if (with(RL_WITHOUT_yield) && since(cctx->granted_at_ns, scx_bpf_now()) < RL_YIELD_NS) {
+		count(yields_kept);
+		return false;
+	}
+	tctx->yielded = true;
+	scx_bpf_task_set_slice(from, 0);
+	return false;
 }
 
 void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 {
-	u32 own = domain_of(cpu);
+	u32 own = domain_of(cpu), queue;
 	u32 queued = nr_queued(own);
-	bool busy = queued || (prev && (prev->scx.flags & SCX_TASK_QUEUED));
+	bool goes_on = prev && (prev->scx.flags & SCX_TASK_QUEUED);
+	bool waiting = queued || nr_queued(RL_CPU_QUEUE + cpu);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
+	struct task_ctx *tctx;
+	s64 late = 0;
 
 	if (!cctx)
 		return;
-	/* a CPU serves its own queue at least every second time, whatever the policy says */
-	if (busy && nr_domains > 1 && !cctx->pulled &&
-	    balance_pull(cpu, own, rl_ratio16(queued, nr_cpus_of(own)), false)) {
-		cctx->pulled = queued > 0;
+	/* a CPU serves its own queues at least every second time, whatever the policy says */
+	if ((waiting || goes_on) && nr_domains > 1 && !cctx->pulled &&
+	    rl_balance_pull(cpu, own, rl_ratio16(queued, nr_cpus_of(own)), false)) {
+		cctx->pulled = waiting;
 		return;
 	}
 	cctx->pulled = false;
-	if (queued && scx_bpf_dsq_move_to_local(own, 0))
-		return;
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED)) {
-		/* nothing better to run */
+	if (waiting) {
+		queue = rl_next_queue(cpu, own, &late);
+		if (!goes_on || !keeps_turn(prev, late)) {
+			if (scx_bpf_dsq_move_to_local(queue, 0) ||
+			    scx_bpf_dsq_move_to_local(queue == own ? RL_CPU_QUEUE + cpu : own, 0))
+				return;
+		} else {
+			count(turns_kept);
+		}
+	}
+	if (goes_on) {
+		tctx = lookup_task(prev);
+		if (tctx) {
+			tctx->yielded = false;
+			grant(prev, tctx, cctx, scx_bpf_now());
+		}
 		scx_bpf_task_set_slice(prev, slice_ns);
 		return;
 	}
 	if (nr_domains > 1)
-		balance_pull(cpu, own, 0, true);
+		rl_balance_pull(cpu, own, 0, true);
 }
 
 void BPF_STRUCT_OPS(rl_runnable, struct task_struct *p, u64 enq_flags)
@@ -271,64 +248,99 @@ static __always_inline void count_wait(u64 wait_ns)
 	s->counters[RL_CNT_wait_sum_ns] += wait_ns;
 }
 
+/* The wait of a task ends: what it says about where it waited. */
+static __always_inline void note_wait(struct task_ctx *tctx, u64 wait_ns, u64 now)
+{
+	struct domain_ctx *dom = lookup_domain(tctx->home);
+	u64 *clock = clock_of(tctx->queue);
+
+	count_wait(wait_ns);
+	if (!dom)
+		return;
+	if (tctx->direct)
+		dom->idle_wake_ns = mean8(dom->idle_wake_ns, wait_ns);
+	if (!tctx->from_dsq)
+		return;
+	if (clock && time_before(*clock, tctx->vtime))
+		WRITE_ONCE(*clock, tctx->vtime);
+	if (tctx->queue == tctx->home) {
+		WRITE_ONCE(dom->last_wait_ns, wait_ns);
+		WRITE_ONCE(dom->last_served_ns, now);
+	}
+}
+
 void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 {
 	struct task_ctx *tctx = lookup_task(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 	u32 id = domain_of(cpu);
 	struct domain_ctx *dom = lookup_domain(id);
-	u64 now = scx_bpf_now(), wait_ns = 0;
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
+	u64 now = scx_bpf_now();
 
-	if (!tctx || !dom)
+	if (!tctx || !dom || !cctx)
 		return;
 	/* CPUs start out counted as idle, and one that was busy all along never says otherwise */
 	set_idle(cpu, id, false);
+	cctx->looks = 0;
 	if (tctx->queued_at_ns) {
-		wait_ns = since(tctx->queued_at_ns, now);
+		note_wait(tctx, since(tctx->queued_at_ns, now), now);
 		tctx->queued_at_ns = 0;
-		count_wait(wait_ns);
-		if (tctx->from_dsq) {
-			struct domain_ctx *queue = lookup_domain(tctx->home);
-
-			if (queue) {
-				WRITE_ONCE(queue->last_wait_ns, wait_ns);
-				WRITE_ONCE(queue->last_served_ns, now);
-			}
-		}
 	}
 	tctx->from_dsq = false;
+	tctx->direct = false;
 	tctx->moved = tctx->ran_dom != RL_NO_DOMAIN && tctx->ran_dom != id;
 	if (tctx->moved) {
 		tctx->moved_at_ns = now;
 		count_add(RL_CNT_migrated_smt + distance_between(tctx->ran_dom, id), 1);
 	}
-	set_home(p, tctx, id);
+	if (tctx->home != id) {
+		tctx->home = id;
+		rl_join(tctx, id);
+	}
 	tctx->ran_dom = id;
 	tctx->running_at_ns = now;
-	if (time_before(dom->vtime_now, p->scx.dsq_vtime))
-		dom->vtime_now = p->scx.dsq_vtime;
+	grant(p, tctx, cctx, now);
 	event_ran(tctx, id, now);
 	tctx->nr_runs++;
+}
+
+/* What the end of a burst, or of a part of one, says about the task. */
+static __always_inline void note_burst(struct task_ctx *tctx, u64 used, bool sleeps, u64 now)
+{
+	tctx->burst_ns += used;
+	if (tctx->sync_at_ns) {
+		tctx->sync_tail_ns = mean8(tctx->sync_tail_ns, since(tctx->sync_at_ns, now));
+		tctx->sync_at_ns = 0;
+	}
+	if (sleeps) {
+		tctx->burst_avg_ns = mean8(tctx->burst_avg_ns, tctx->burst_ns);
+		tctx->burst_ns = 0;
+	}
 }
 
 void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 {
 	struct task_ctx *tctx = lookup_task(p);
-	u32 weight = p->scx.weight ?: 1;
+	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
 	struct domain_ctx *dom;
 	u64 now = scx_bpf_now(), used;
 
+	if (cctx)
+		WRITE_ONCE(cctx->granted_at_ns, 0);
 	if (!tctx || !tctx->running_at_ns)
 		return;
 	used = since(tctx->running_at_ns, now);
 	tctx->running_at_ns = 0;
-	scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + used * 100 / weight);
+	tctx->vtime += weighted(p->scx.weight, used);
+	note_burst(tctx, used, !runnable, now);
 
 	event_stopped(tctx, used, !runnable);
 	if (tctx->moved && tctx->run_avg_ns)
 		tctx->move_penalty_ns =
 			mean8(tctx->move_penalty_ns, used > tctx->run_avg_ns ? used - tctx->run_avg_ns : 0);
 	tctx->run_avg_ns = mean8(tctx->run_avg_ns, used);
+	tctx->slice_used_ns = runnable ? tctx->slice_used_ns + used : 0;
 	tctx->stopped_at_ns = now;
 	tctx->queued_at_ns = runnable ? now : 0;
 	tctx->slept_at_ns = runnable ? 0 : now;
@@ -348,57 +360,30 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 	event_censor(tctx, RL_EV_CENSOR_DEQUEUED);
 }
 
-/* Is any CPU idle at all? */
-static __always_inline bool any_idle(void)
-{
-	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
-	bool any = !bpf_cpumask_empty(idle);
-
-	scx_bpf_put_idle_cpumask(idle);
-	return any;
-}
-
 /*
- * Tasks only wait where every CPU is busy, and busy CPUs tick: so this is where an idle CPU elsewhere is sent for a
- * waiter past the bound, whatever the policy said. It looks at the tasks themselves, from the end of the queue, where
- * those are that wait longest.
+ * Tasks only wait where every CPU is busy, and busy CPUs tick. So here the running task's time ends when others' turn has
+ * come, and here an idle CPU elsewhere is sent for a waiter past the bound, whatever the policy said.
  */
 void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 {
-	u32 id = domain_of(scx_bpf_task_cpu(curr)), scanned = 0;
-	struct task_struct *p;
+	s32 cpu = scx_bpf_task_cpu(curr);
+	u32 id = domain_of(cpu), waiting = waiting16(cpu, id) + 16 * nr_queued(SCX_DSQ_LOCAL_ON | cpu);
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	u64 now = scx_bpf_now();
 
-	if (nr_domains < 2 || !nr_queued(id) || !any_idle())
+	if (!waiting || !cctx)
 		return;
-	bpf_for_each(scx_dsq, p, id, SCX_DSQ_ITER_REV) {
-		struct task_ctx *tctx;
-		struct cpu_ctx *cctx;
-		u64 queued_at;
-		s32 cpu;
-
-		if (scanned++ >= RL_PULL_SCAN_OVERDUE)
-			break;
-		tctx = lookup_task(p);
-		queued_at = tctx ? READ_ONCE(tctx->queued_at_ns) : 0;
-		if (!queued_at || is_pinned(p) || since(queued_at, now) <= wait_bound_ns)
-			continue;
-		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
-		if (cpu < 0)
-			continue;
-		cctx = lookup_cpu(cpu);
-		if (cctx)
-			cctx->rescue = id + 1;
-		count(tick_rescues);
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-		break;
-	}
+	if (cctx->granted_at_ns && since(cctx->granted_at_ns, now) >= allowed_ns(waiting))
+		scx_bpf_task_set_slice(curr, 0);
+	if (nr_domains > 1 && nr_queued(id) && any_idle())
+		rl_rescue(id, now);
 }
 
 void BPF_STRUCT_OPS(rl_update_idle, s32 cpu, bool idle)
 {
 	u32 id = domain_of(cpu);
 	struct domain_ctx *dom = lookup_domain(id);
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
 
 	set_idle(cpu, id, idle);
 	/*
@@ -406,8 +391,13 @@ void BPF_STRUCT_OPS(rl_update_idle, s32 cpu, bool idle)
 	 * is set by now: look again. The kernel inserts only after rl_enqueue() has returned, so one that was just
 	 * decided counts as well.
 	 */
-	if (idle && dom && (nr_queued(id) || since(READ_ONCE(dom->enqueued_at_ns), scx_bpf_now()) < RL_INSERT_NS))
+	if (!idle || !dom || !cctx || cctx->looks >= RL_IDLE_LOOKS)
+		return;
+	if (nr_queued(id) || nr_queued(RL_CPU_QUEUE + cpu) ||
+	    since(READ_ONCE(dom->enqueued_at_ns), scx_bpf_now()) < RL_INSERT_NS) {
+		cctx->looks++;
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	}
 }
 
 void BPF_STRUCT_OPS(rl_set_cpumask, struct task_struct *p, const struct cpumask *cpumask)
@@ -428,13 +418,10 @@ void BPF_STRUCT_OPS(rl_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
 void BPF_STRUCT_OPS(rl_enable, struct task_struct *p)
 {
 	struct task_ctx *tctx = lookup_task(p);
-	struct domain_ctx *dom;
+	u64 *now = tctx ? clock_of(tctx->queue) : NULL;
 
-	if (!tctx)
-		return;
-	dom = lookup_domain(tctx->home);
-	if (dom)
-		scx_bpf_task_set_dsq_vtime(p, dom->vtime_now);
+	if (now)
+		tctx->vtime = READ_ONCE(*now);
 }
 
 void BPF_STRUCT_OPS(rl_disable, struct task_struct *p)
@@ -452,6 +439,7 @@ s32 BPF_STRUCT_OPS(rl_init_task, struct task_struct *p, struct scx_init_task_arg
 	if (!tctx)
 		return -ENOMEM;
 	tctx->home = domain_of(scx_bpf_task_cpu(p));
+	tctx->queue = tctx->home;
 	tctx->ran_dom = RL_NO_DOMAIN;
 	return 0;
 }
@@ -460,9 +448,13 @@ static s32 init_cpu(s32 cpu)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	struct bpf_cpumask *mask;
+	s32 err;
 
 	if (!cctx)
 		return -EINVAL;
+	err = scx_bpf_create_dsq(RL_CPU_QUEUE + cpu, -1);
+	if (err)
+		return err;
 	mask = bpf_cpumask_create();
 	if (!mask)
 		return -ENOMEM;
@@ -532,6 +524,7 @@ SCX_OPS_DEFINE(rl_ops,
 	       .select_cpu = (void *)rl_select_cpu,
 	       .enqueue = (void *)rl_enqueue,
 	       .dispatch = (void *)rl_dispatch,
+	       .yield = (void *)rl_yield,
 	       .runnable = (void *)rl_runnable,
 	       .running = (void *)rl_running,
 	       .stopping = (void *)rl_stopping,

@@ -14,7 +14,11 @@
 const volatile u32 nr_cpu_ids = 1;
 const volatile u32 nr_domains = 1;
 const volatile bool smt_enabled;
-const volatile u64 slice_ns = 5000000;
+/* A task keeps its CPU for at most this long while others wait, and for at least slice_min_ns: see allowed_ns(). */
+const volatile u64 slice_ns = 20000000;
+const volatile u64 slice_min_ns = 2000000;
+/* Mechanisms switched off for an ablation: enum rl_without. */
+const volatile u32 without;
 /* No task waits longer than this because the policy said so. */
 const volatile u64 wait_bound_ns = 20000000;
 /* An outcome that takes longer is censored. */
@@ -30,11 +34,29 @@ const volatile u16 domain_neighbours[RL_MAX_DOMAINS][RL_MAX_DOMAINS];
 /* Written by userspace at any time: log a decision with probability 2^-sample_shift. */
 u32 sample_shift;
 
-/* A scheduling domain: one DSQ whose id is the domain's index, and what is known about it. */
+/*
+ * Queues. Each is a DSQ ordered by deadline, with a clock of virtual time: one for each domain, whose id is the domain's,
+ * and one for each CPU, where tasks wait that can run nowhere else.
+ */
+#define RL_CPU_QUEUE RL_MAX_DOMAINS
+#define RL_MAX_QUEUES (RL_MAX_DOMAINS + RL_MAX_CPUS)
+
+struct clock {
+	u64 now; /* virtual time, ns of a task of weight 100: the largest of the tasks that left the queue to run */
+} __attribute__((aligned(64)));
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct clock);
+	__uint(max_entries, RL_MAX_QUEUES);
+} clocks SEC(".maps");
+
+/* A scheduling domain: a queue, the CPUs that serve it, and what is known about them. */
 struct domain_ctx {
 	struct bpf_cpumask __kptr *cpumask;
-	u64 vtime_now;
 	u64 run_avg_ns;
+	u64 idle_wake_ns; /* running mean: from a wakeup to running, where an idle CPU was claimed */
 	/* The last task that left the queue had waited last_wait_ns, at last_served_ns: see domain_head_age(). */
 	u64 last_wait_ns;
 	u64 last_served_ns;
@@ -73,11 +95,21 @@ struct task_ctx {
 	u64 stopped_at_ns; /* it last left a CPU; 0: never ran */
 	u64 slept_at_ns;   /* it sleeps since then; 0: it does not sleep */
 	u64 moved_at_ns;   /* it last changed domain; 0: never */
+	u64 vtime;         /* virtual time on the clock of `queue` */
+	u64 burst_ns;      /* time on CPU since it last slept */
+	u64 slice_used_ns; /* of the slice that it was given when it last left a queue */
+	u64 burst_avg_ns;  /* running mean of that: how much it usually wants */
+	u64 sync_at_ns;    /* the first synchronous wakeup it made in this burst; 0: none */
+	u64 sync_tail_ns;  /* running mean: from there to the end of its burst */
 	u64 run_avg_ns;
 	u64 sleep_avg_ns;
 	u64 move_penalty_ns;
 	u64 nr_runs;
-	bool from_dsq; /* it waited in a domain's DSQ, so its wait says something about that queue */
+	u32 queue;     /* whose clock its vtime is on */
+	bool from_dsq; /* it waited in a queue, so its wait says something about that queue */
+	bool direct;   /* it was sent to an idle CPU */
+	bool sync;     /* its waker said that it is about to sleep */
+	bool yielded;  /* it asked to be last in line */
 	bool moved;    /* this period on CPU is the first in another domain */
 	struct pending pending[RL_NR_POINTS];
 };
@@ -105,7 +137,16 @@ struct cpu_ctx {
 	u32 rescue;
 	/* its last dispatch took a task from elsewhere ahead of its own queue */
 	u32 pulled;
-};
+	/* in a row, it went idle and looked again at once: see rl_update_idle() */
+	u32 looks;
+	/* somebody is about to run here instead of the task that does */
+	u32 preempted;
+	/* What runs here, for those who consider to preempt it: since when, with which deadline on the clock of `queue`. */
+	u32 queue;
+	u64 granted_at_ns; /* 0: nothing of ours */
+	u64 deadline;
+	u64 want_ns; /* of its burst: want_ns() then */
+} __attribute__((aligned(64)));
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -174,9 +215,16 @@ static __always_inline u32 nr_cpus_of(u32 id)
 	return domain_nr_cpus[id & RL_DOMAIN_MASK];
 }
 
-static __always_inline u32 nr_queued(u32 id)
+static __always_inline u64 *clock_of(u32 queue)
 {
-	s32 n = scx_bpf_dsq_nr_queued(id);
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
+
+	return clock ? &clock->now : NULL;
+}
+
+static __always_inline u32 nr_queued(u64 dsq)
+{
+	s32 n = scx_bpf_dsq_nr_queued(dsq);
 
 	return n > 0 ? n : 0;
 }
@@ -207,6 +255,12 @@ static __always_inline u64 domain_head_age(struct domain_ctx *dom, u32 queued, u
 	if (!queued)
 		return 0;
 	return READ_ONCE(dom->last_wait_ns) + (time_before(served, now) ? now - served : 0);
+}
+
+/* Is a mechanism part of the scheduler? All are, but in ablations. */
+static __always_inline bool with(u32 mechanism)
+{
+	return !(without & mechanism);
 }
 
 /* Running mean with weight 1/8 for the newest value. */

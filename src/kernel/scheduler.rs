@@ -34,8 +34,12 @@ const MAX_EVENTS_PER_POLL: usize = 1024;
 /// Fixed settings of an attached scheduler.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
-    /// Time slice, ns.
+    /// A task keeps its CPU for at most this long while others wait, ns.
     pub slice_ns: u64,
+    /// And for at least this long, however many wait, ns.
+    pub slice_min_ns: u64,
+    /// Mechanisms that are switched off, bits `RL_WITHOUT_*` of intf.h.
+    pub without: u32,
     /// No task waits longer than this because the policy said so, ns.
     pub wait_bound_ns: u64,
     /// Outcomes that take longer are censored, ns.
@@ -135,6 +139,8 @@ impl<'a> Scheduler<'a> {
         rodata.nr_domains = domains.cpus.len() as u32;
         rodata.smt_enabled = domains.smt;
         rodata.slice_ns = config.slice_ns;
+        rodata.slice_min_ns = config.slice_min_ns;
+        rodata.without = config.without;
         rodata.wait_bound_ns = config.wait_bound_ns;
         rodata.horizon_ns = config.horizon_ns;
         for (cpu, dom) in domains.domain_of_cpu() {

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Who runs next, and for how long: virtual time, deadlines, slices, preemption.
+ *
+ * A task's virtual time is what it has run, over its weight. Its deadline is that plus what it usually wants before it
+ * sleeps again (its request), so among tasks that got equal service the short one goes first. Queues are ordered by
+ * deadline. Each queue has its own clock, and where tasks of two queues are compared, it is by how far they are ahead
+ * of their clocks.
+ *
+ * Slices are long, because a switch costs throughput; and what must not wait for them preempts instead: a waking task
+ * whose deadline is much earlier than that of a running one.
+ */
+#ifndef __SCX_RL_ORDER_BPF_H
+#define __SCX_RL_ORDER_BPF_H
+
+#include "state.bpf.h"
+
+/* A task that was given a CPU keeps it for this long, whoever wakes: so each pick is worth its switch. */
+#define RL_MIN_RUN_NS 500000
+/* A waking task preempts one that wants this many times as much. */
+#define RL_PREEMPT_RATIO 4
+/* A yield earlier than this after a task was given its CPU is ignored, as EEVDF's run-to-parity does. */
+#define RL_YIELD_NS 700000
+/* No task is put farther back in a queue than that queue is expected to serve in this time. */
+#define RL_STARVE_NS 2000000000ULL
+
+/* Time on CPU as virtual time. weight: 1..10000, 100 is nice 0. */
+static __always_inline u64 weighted(u32 weight, u64 ns)
+{
+	return ns * 100 / (weight ?: 1);
+}
+
+/* A sleeper comes back at most this far behind the clock. */
+static __always_inline u64 credit_ns(void)
+{
+	return with(RL_WITHOUT_credit) ? slice_ns / 2 : 0;
+}
+
+/* How long the task usually runs before it sleeps, or has run already. Nothing is known of a new one: a slice. */
+static __always_inline u64 want_ns(const struct task_ctx *tctx)
+{
+	u64 want = tctx->burst_avg_ns > tctx->burst_ns ? tctx->burst_avg_ns : tctx->burst_ns;
+
+	return want ?: slice_ns;
+}
+
+/* What it asks for now: that, within limits. Among tasks that all run for a moment, first come, first served. */
+static __always_inline u64 request_ns(const struct task_ctx *tctx)
+{
+	u64 want = want_ns(tctx), least = slice_ns / 8;
+
+	if (want > slice_ns || tctx->yielded || !with(RL_WITHOUT_request))
+		return slice_ns;
+	return want > least ? want : least;
+}
+
+/*
+ * Functions that are not static, here and in what follows, are proven by the verifier once, and not again on every path
+ * that calls them.
+ */
+
+/* Bring the task's virtual time to the clock of `queue`: it keeps its lag, within a slice. */
+__noinline int rl_join(struct task_ctx *tctx __arg_nonnull, u32 queue)
+{
+	u64 *from, *to;
+	s64 lag;
+
+	if (tctx->queue == queue)
+		return 0;
+	from = clock_of(tctx->queue);
+	to = clock_of(queue);
+	if (!from || !to)
+		return 0;
+	lag = (s64)(tctx->vtime - READ_ONCE(*from));
+	if (lag > (s64)slice_ns)
+		lag = slice_ns;
+	if (lag < -(s64)slice_ns)
+		lag = -(s64)slice_ns;
+	tctx->vtime = READ_ONCE(*to) + lag;
+	tctx->queue = queue;
+	return 0;
+}
+
+/* A waking task may be ahead of the others by a part of a slice, not by its whole sleep. */
+__noinline int rl_limit_credit(struct task_ctx *tctx __arg_nonnull)
+{
+	u64 *now = clock_of(tctx->queue);
+	u64 least = now ? READ_ONCE(*now) - credit_ns() : tctx->vtime;
+
+	if (time_before(tctx->vtime, least))
+		tctx->vtime = least;
+	return 0;
+}
+
+/*
+ * A task may be behind the clock by what one slice costs it: it may have had a CPU to itself for long, while the clock
+ * stood still. And not even by that in a long queue, where a task of small weight would wait for minutes.
+ */
+__noinline int rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 weight, u32 queued, u32 nr_cpus)
+{
+	u64 *now = clock_of(tctx->queue);
+	u64 most = weighted(weight, slice_ns), starve = RL_STARVE_NS * nr_cpus / (queued + 1);
+
+	most = (now ? READ_ONCE(*now) : tctx->vtime) + (most < starve ? most : starve);
+	if (time_before(most, tctx->vtime))
+		tctx->vtime = most;
+	return 0;
+}
+
+static __always_inline u64 deadline(const struct task_ctx *tctx, u32 weight)
+{
+	return tctx->vtime + weighted(weight, request_ns(tctx));
+}
+
+/* A deadline relative to the clock of its queue: comparable between queues. */
+static __always_inline s64 lateness(u64 deadline, u32 queue)
+{
+	u64 *now = clock_of(queue);
+
+	return now ? (s64)(deadline - READ_ONCE(*now)) : 0;
+}
+
+/* A task of `queue` begins to run, or goes on with a new slice. */
+static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, struct cpu_ctx *cctx, u64 now)
+{
+	WRITE_ONCE(cctx->queue, tctx->queue);
+	WRITE_ONCE(cctx->deadline, deadline(tctx, p->scx.weight));
+	WRITE_ONCE(cctx->want_ns, want_ns(tctx));
+	WRITE_ONCE(cctx->granted_at_ns, now);
+	cctx->preempted = false;
+}
+
+/*
+ * How much later the deadline of what runs on the CPU is than that of a waking task; not positive: no reason to preempt.
+ * That costs a switch, and much more if a lock is held. So it must not happen among equals, but only where the waking task
+ * wants far less than the running one does.
+ */
+__noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32 cpu, u64 now)
+{
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
+	u64 granted = cctx ? READ_ONCE(cctx->granted_at_ns) : 0;
+	u64 ran = granted ? since(granted, now) : 0;
+
+	if (ran < RL_MIN_RUN_NS || want_ns(tctx) * RL_PREEMPT_RATIO > READ_ONCE(cctx->want_ns) + ran)
+		return 0;
+	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
+	       lateness(deadline(tctx, weight), tctx->queue);
+}
+
+/* How long a task may run on while `queued16` sixteenths of a task per CPU wait: their turn comes within two slices. */
+static __always_inline u64 allowed_ns(u32 queued16)
+{
+	u64 ns = slice_ns;
+
+	if (queued16 > 32 && with(RL_WITHOUT_depth))
+		ns = slice_ns * 32 / queued16;
+	return ns > slice_min_ns ? ns : slice_min_ns;
+}
+
+/* Tasks that wait for the CPU, in 16ths of a task per CPU. */
+static __always_inline u32 waiting16(s32 cpu, u32 domain)
+{
+	return rl_ratio16(nr_queued(domain), nr_cpus_of(domain)) + 16 * nr_queued(RL_CPU_QUEUE + cpu);
+}
+
+/* The first task of a queue. */
+struct head {
+	s64 late; /* its deadline relative to the queue's clock */
+	u64 pressure; /* its wait times its weight; 0: the queue is empty */
+};
+
+static __always_inline struct head head_of(u32 queue, u64 now)
+{
+	struct head head = {};
+	struct task_struct *p;
+
+	bpf_for_each(scx_dsq, p, queue, 0) {
+		struct task_ctx *tctx = lookup_task(p);
+		u64 queued_at = tctx ? READ_ONCE(tctx->queued_at_ns) : 0;
+
+		head.late = lateness(p->scx.dsq_vtime, queue);
+		head.pressure = 1 + (queued_at ? since(queued_at, now) * p->scx.weight : 0);
+		break;
+	}
+	return head;
+}
+
+/*
+ * The queue that the CPU serves next. Between its own and the domain's, the one whose first task has the larger wait times
+ * weight: so a task's share does not depend on which queue it is in.
+ */
+__noinline u32 rl_next_queue(s32 cpu, u32 domain, s64 *late __arg_nonnull)
+{
+	u64 now = scx_bpf_now();
+	struct head shared = head_of(domain, now), own = {};
+
+	if (nr_queued(RL_CPU_QUEUE + cpu))
+		own = head_of(RL_CPU_QUEUE + cpu, now);
+	*late = own.pressure > shared.pressure ? own.late : shared.late;
+	return own.pressure > shared.pressure ? RL_CPU_QUEUE + cpu : domain;
+}
+
+/* The task whose slice has ended goes on, if it is still first in line. */
+static __always_inline bool keeps_turn(struct task_struct *prev, s64 late)
+{
+	struct task_ctx *tctx = lookup_task(prev);
+	u32 weight = prev->scx.weight;
+	u64 ran;
+
+	if (!tctx || tctx->yielded)
+		return false;
+	ran = since(tctx->running_at_ns, scx_bpf_now());
+	return ran != RL_NEVER && lateness(deadline(tctx, weight) + weighted(weight, ran), tctx->queue) < late;
+}
+
+#endif /* __SCX_RL_ORDER_BPF_H */

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Where a task goes within its domain: an idle CPU, the CPU of a waker that is about to sleep, or one to preempt. */
+#ifndef __SCX_RL_PLACE_BPF_H
+#define __SCX_RL_PLACE_BPF_H
+
+#include "order.bpf.h"
+
+/* How many running tasks a waking one compares itself with. */
+#define RL_VICTIMS 8
+
+/* The task's domain if it may run there, else the domain of a CPU that it may use. */
+static __always_inline u32 legal_home(struct task_struct *p, struct task_ctx *tctx, s32 cpu)
+{
+	struct domain_ctx *dom = lookup_domain(tctx->home);
+
+	if (dom && domain_allowed(dom, p))
+		return tctx->home;
+	if (cpu < 0 || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+		cpu = bpf_cpumask_any_distribute(p->cpus_ptr);
+	return domain_of(cpu);
+}
+
+/* Claim an idle CPU of the domain that p may use: prev_cpu if it is one, a whole idle core before a busy one's sibling. */
+__noinline s32 rl_pick_idle(struct task_struct *p __arg_trusted, u32 id, s32 prev_cpu)
+{
+	struct domain_ctx *dom = lookup_domain(id);
+	struct bpf_cpumask *mask, *both;
+	struct cpu_ctx *cctx = lookup_cpu(bpf_get_smp_processor_id());
+	s32 cpu = -EBUSY;
+
+	if (!dom || !cctx || !READ_ONCE(dom->nr_idle))
+		return -EBUSY;
+	if (!smt_enabled && prev_cpu >= 0 && domain_of(prev_cpu) == id && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) &&
+	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+		return prev_cpu;
+
+	bpf_rcu_read_lock();
+	mask = dom->cpumask;
+	if (!mask)
+		goto out;
+	if (!bpf_cpumask_subset(cast_mask(mask), p->cpus_ptr)) {
+		both = cctx->mask;
+		if (!both)
+			goto out;
+		bpf_cpumask_and(both, cast_mask(mask), p->cpus_ptr);
+		mask = both;
+	}
+	if (smt_enabled) {
+		cpu = scx_bpf_pick_idle_cpu(cast_mask(mask), SCX_PICK_IDLE_CORE);
+		if (cpu < 0 && prev_cpu >= 0 && bpf_cpumask_test_cpu(prev_cpu, cast_mask(mask)) &&
+		    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+			cpu = prev_cpu;
+	}
+	if (cpu < 0)
+		cpu = scx_bpf_pick_idle_cpu(cast_mask(mask), 0);
+out:
+	bpf_rcu_read_unlock();
+	return cpu;
+}
+
+/* Some CPU of the domain that p may use; prev_cpu if it is one. */
+static __always_inline s32 any_cpu(struct task_struct *p, u32 id, s32 prev_cpu)
+{
+	struct domain_ctx *dom = lookup_domain(id);
+	s32 cpu = prev_cpu;
+
+	if (domain_of(prev_cpu) == id && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr))
+		return prev_cpu;
+	if (dom && dom->cpumask)
+		cpu = bpf_cpumask_any_and_distribute(cast_mask(dom->cpumask), p->cpus_ptr);
+	return cpu >= 0 && cpu < nr_cpu_ids ? cpu : prev_cpu;
+}
+
+/* The CPU of the domain whose running task has the latest deadline, if that is late enough to preempt it; or -EBUSY. */
+__noinline s32 rl_pick_victim(struct task_struct *p __arg_trusted, struct task_ctx *tctx __arg_nonnull, u32 id,
+			      s32 prev_cpu)
+{
+	struct domain_ctx *dom = lookup_domain(id);
+	s64 best = 0;
+	u64 now = scx_bpf_now();
+	s32 cpu = prev_cpu, victim = -EBUSY;
+	u32 i;
+
+	if (!dom)
+		return -EBUSY;
+	bpf_for(i, 0, RL_VICTIMS) {
+		s64 gain;
+
+		if (i > nr_cpus_of(id))
+			break;
+		if (i || domain_of(cpu) != id || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+			struct bpf_cpumask *mask = dom->cpumask;
+
+			cpu = mask ? bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr) : -1;
+		}
+		if (cpu < 0 || cpu >= nr_cpu_ids)
+			break;
+		gain = rl_advantage(tctx, p->scx.weight, cpu, now);
+		if (gain > best) {
+			best = gain;
+			victim = cpu;
+		}
+	}
+	return victim;
+}
+
+/*
+ * A synchronous wakeup: the waker says that it is about to sleep. If from there to its sleep usually takes it less time
+ * than an idle CPU here takes to wake up, p is faster on the waker's CPU. Both are measured, so this holds on any machine.
+ * Only while nobody else waits for that CPU: a pair that hands it to and fro would keep it for ever.
+ */
+__noinline bool rl_wait_for_waker(struct task_struct *p __arg_trusted, u32 home, u64 wake_flags)
+{
+	struct task_struct *waker = bpf_get_current_task_btf();
+	struct domain_ctx *dom = lookup_domain(home);
+	s32 cpu = bpf_get_smp_processor_id();
+	struct task_ctx *wctx;
+
+	if (!(wake_flags & SCX_WAKE_SYNC) || !with(RL_WITHOUT_sync) || !dom)
+		return false;
+	wctx = bpf_task_storage_get(&tasks, waker, 0, 0);
+	if (!wctx || !wctx->running_at_ns)
+		return false;
+	if (!wctx->sync_at_ns)
+		wctx->sync_at_ns = scx_bpf_now();
+	return domain_of(cpu) == home && wctx->sync_tail_ns && wctx->sync_tail_ns < dom->idle_wake_ns &&
+	       !(waker->flags & PF_EXITING) && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) && !nr_queued(home) &&
+	       !nr_queued(RL_CPU_QUEUE + cpu) && !nr_queued(SCX_DSQ_LOCAL_ON | cpu);
+}
+
+/* Keep the domain's count of idle CPUs. Only the CPU itself, or its update_idle, changes its flag. */
+static __always_inline void set_idle(s32 cpu, u32 id, u32 idle)
+{
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
+	struct domain_ctx *dom = lookup_domain(id);
+
+	if (!cctx || !dom || cctx->idle == idle)
+		return;
+	cctx->idle = idle;
+	__sync_fetch_and_add(&dom->nr_idle, idle ? 1 : -1);
+}
+
+/* Wake a CPU for a task that was just queued in domain id, or for the CPU's own queue if pinned. */
+__noinline int rl_kick_for(struct task_struct *p __arg_trusted, u32 id, bool pinned, u64 enq_flags)
+{
+	s32 cpu = scx_bpf_task_cpu(p);
+
+	if (pinned) {
+		if (scx_bpf_test_and_clear_cpu_idle(cpu))
+			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		return 0;
+	}
+	cpu = rl_pick_idle(p, id, cpu);
+	/*
+	 * Nobody at home: let an idle CPU elsewhere look at the queue and decide (PULL). Not after a wakeup, where the
+	 * policy has just said that the task should stay.
+	 */
+	if (cpu < 0 && nr_domains > 1 && !(enq_flags & SCX_ENQ_WAKEUP))
+		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+	if (cpu >= 0)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	return 0;
+}
+
+#endif /* __SCX_RL_PLACE_BPF_H */
