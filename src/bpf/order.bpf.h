@@ -19,6 +19,8 @@
 #define RL_MIN_RUN_NS 500000
 /* A waking task preempts one that wants this many times as much. */
 #define RL_PREEMPT_RATIO 4
+/* In a long queue, slices shrink so that each task's turn comes within this many. */
+#define RL_TURN_SLICES 10
 /* A yield earlier than this after a task was given its CPU is ignored, as EEVDF's run-to-parity does. */
 #define RL_YIELD_NS 700000
 /* No task is put farther back in a queue than that queue is expected to serve in this time. */
@@ -132,28 +134,31 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 
 /*
  * How much later the deadline of what runs on the CPU is than that of a waking task; not positive: no reason to preempt.
- * That costs a switch, and much more if a lock is held. So it must not happen among equals, but only where the waking task
- * wants far less than the running one does.
+ * That costs a switch, and much more if a lock is held. So it must not happen among tasks that sleep soon by themselves,
+ * but only where the running one wants more than a slice, and the waking one far less.
  */
 __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	u64 granted = cctx ? READ_ONCE(cctx->granted_at_ns) : 0;
-	u64 ran = granted ? since(granted, now) : 0;
+	u64 ran = granted ? since(granted, now) : 0, want;
 
-	if (ran < RL_MIN_RUN_NS || want_ns(tctx) * RL_PREEMPT_RATIO > READ_ONCE(cctx->want_ns) + ran)
+	if (ran < RL_MIN_RUN_NS)
+		return 0;
+	want = READ_ONCE(cctx->want_ns) + ran;
+	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
 		return 0;
 	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
 	       lateness(deadline(tctx, weight), tctx->queue);
 }
 
-/* How long a task may run on while `queued16` sixteenths of a task per CPU wait: their turn comes within two slices. */
+/* How long a task may run on while `queued16` sixteenths of a task per CPU wait: their turn comes within ten slices. */
 static __always_inline u64 allowed_ns(u32 queued16)
 {
 	u64 ns = slice_ns;
 
-	if (queued16 > 32 && with(RL_WITHOUT_depth))
-		ns = slice_ns * 32 / queued16;
+	if (queued16 > 16 * RL_TURN_SLICES && with(RL_WITHOUT_depth))
+		ns = slice_ns * 16 * RL_TURN_SLICES / queued16;
 	return ns > slice_min_ns ? ns : slice_min_ns;
 }
 
