@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # KERNELS="6.18 7.2" chooses kernels for the VM; without it the default one of scripts/fetch-kernel.sh.
+# make suite SUITE_CPUS=8 SUITE_LLCS=4 SUITE_NODES=2 SUITE_SMT=--smt SUITE_ARGS='--rounds 3 --workloads compile' SUITE_DIR=...
+SUITE_CPUS := 4
+SUITE_LLCS := 2
+SUITE_NODES := 1
+SUITE_SMT :=
+SUITE_MEMORY := 6G
+SUITE_TIMEOUT := 21600
+SUITE_DIR := target/suite
+SUITE_ARGS :=
 TEST_KERNELS := 6.17 6.16 6.18 7.2
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
+# The guest has another HOME, and finds the published schedulers by this.
+export SCX_RL_CACHE := $(or $(SCX_RL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/scx_rl)
 .DEFAULT_GOAL := help
 SCX_RL := target/release/scx_rl
 step := @scripts/step.sh
@@ -36,6 +47,21 @@ demo: setup kernels build ## learn and compare in a VM; the result is target/dem
 	$(step) "demo" $(SCX_RL) vm --cpus 4 --llcs 2 --timeout 900 --rwdir target/demo -- \
 		$(SCX_RL) demo --out-dir target/demo
 	@cp target/demo/demo.json target/demo.json
+
+.PHONY: peers
+peers: setup ## install the published schedulers of the suite into the cache folder
+	$(step) "peers" scripts/peers.sh
+
+.PHONY: suite-setup
+suite-setup: ## as setup, and the programs of the suite's workloads
+	$(step) "suite set-up" scripts/setup.sh suite
+
+.PHONY: suite
+suite: suite-setup kernels build peers ## compare schedulers on real programs in a VM; the result is target/suite/summary.json
+	@mkdir -p $(SUITE_DIR)
+	$(step) "suite" $(SCX_RL) vm --cpus $(SUITE_CPUS) --llcs $(SUITE_LLCS) --nodes $(SUITE_NODES) $(SUITE_SMT) \
+		--memory $(SUITE_MEMORY) --timeout $(SUITE_TIMEOUT) --rwdir $(SUITE_DIR) -- \
+		$(SCX_RL) suite --out-dir $(SUITE_DIR) $(SUITE_ARGS)
 
 .PHONY: test
 test: setup test-kernels check ## everything: formats, lints, tests here, tests in VMs

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
-# Makes a Debian 12 machine able to build and test scx_rl. It may be run again at any time: what is there is left alone.
-# Outside of installed packages it writes only to the cache folder.
+# Usage: setup.sh [suite]
+#
+# Makes a Debian 12 machine able to build and test scx_rl; with `suite`, also to run the workloads of `scx_rl suite`. It
+# may be run again at any time: what is there is left alone. Outside of installed packages it writes only to the cache
+# folder. (Debian starts the services of nginx and postgresql when it installs them; the suite uses neither.)
 set -euo pipefail
 
 CACHE=${SCX_RL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/scx_rl}
@@ -13,6 +16,7 @@ PACKAGES=(
 	libcap-ng-dev libseccomp-dev                         # virtiofsd
 	stress-ng sysbench rt-tests                          # workloads; rt-tests has hackbench and cyclictest
 )
+SUITE_PACKAGES=(fio nginx-light wrk postgresql linux-perf)
 VIRTME_NG=1.42
 VIRTIOFSD=1.14.0
 RUST_MINOR=91 # Cargo.toml's rust-version is 1.91
@@ -86,6 +90,12 @@ install_rust() {
 		install_rust
 	fi
 }
+
+case $* in
+'') ;;
+suite) PACKAGES+=("${SUITE_PACKAGES[@]}") ;;
+*) die "'$*' is not suite, the one thing that can be added" ;;
+esac
 
 cd "$(dirname "$0")/.."
 export PATH="$HOME/.cargo/bin:$PATH"

@@ -56,6 +56,8 @@ pub enum Command {
     /// Boot a kernel that has sched_ext in a VM, on this machine's own file system, and run a command in it.
     Vm(crate::vm::VmArgs),
     Demo(crate::demo::DemoArgs),
+    Suite(crate::suite::SuiteArgs),
+    Progs(crate::progs::ProgsArgs),
 }
 
 /// What can be done with a checkpoint.

@@ -11,18 +11,22 @@
 //!    [`agent::Environment`] is all it sees of the world.
 //! 5. [`run`] (with [`learning`], [`stats`], [`process`]): the loop that joins them. [`cli`]: the options.
 //!
-//! Around it: [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`vm`] boots a
-//! kernel that has sched_ext, and [`demo`] runs the whole thing there.
+//! Around it: [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`progs`] that of
+//! loaded schedulers. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole thing there, and [`suite`]
+//! compares schedulers on real programs (both by [`lab`]).
 
 pub mod agent;
 pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod kernel;
+pub mod lab;
 pub mod learning;
 pub mod policy;
 pub mod process;
+pub mod progs;
 pub mod run;
 pub mod runqlat;
 pub mod stats;
+pub mod suite;
 pub mod vm;

@@ -12,7 +12,7 @@ use scx_rl::agent::recording::{self, Reader};
 use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
-use scx_rl::{bench, demo, kernel, learning, run, runqlat, stats, vm};
+use scx_rl::{bench, demo, kernel, learning, progs, run, runqlat, stats, suite, vm};
 use scx_utils::build_id;
 use simplelog::{ColorChoice, TerminalMode};
 
@@ -44,6 +44,8 @@ fn start(cli: Cli) -> Result<ExitCode> {
         Some(Command::Runqlat(args)) => runqlat::run(args)?,
         Some(Command::Bench(args)) => bench::run(&args)?,
         Some(Command::Demo(args)) => demo::run(args)?,
+        Some(Command::Suite(args)) => suite::run(&args)?,
+        Some(Command::Progs(args)) => progs::run(&args)?,
         Some(Command::Vm(args)) => {
             let code = vm::run(&args)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));

@@ -3,26 +3,25 @@
 //! learned policy, the fixed rule, a coin and the kernel's own scheduler run the same workload in turns, and prints one
 //! table.
 //!
-//! Reading order: `child` (processes that surely end), `system` (the kernel's side), `workload`, `phase`, `result`.
+//! Reading order: `workload`, `phase`, `result`; [`crate::lab`] has what it shares with the suite.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-mod child;
 mod phase;
 mod result;
-mod system;
 mod workload;
 
-use child::{Process, Stop};
 use phase::{Bench, Mode, Outcome, Scheduler};
 use result::Demo;
-use system::{KernelLog, Machine};
 use workload::Workload;
 
+use crate::lab::child::{self, Process, Stop};
+use crate::lab::system::{self, KernelLog, Machine};
+use crate::lab::{order, prepare_out_dir};
 use crate::runqlat::Tracer;
 
 /// Not measured at the begin of each phase: processes start, caches and averages settle.
@@ -74,9 +73,12 @@ pub fn run(args: DemoArgs) -> Result<()> {
         ensure!((1..=86_400).contains(&value), "{flag} must be from 1 to 86400");
     }
     ensure!((1..=100).contains(&args.rounds), "--rounds must be from 1 to 100");
-    system::check()?;
+    system::check("the demo")?;
+    for tool in workload::TOOLS {
+        tool.check()?;
+    }
     let begin = Instant::now();
-    let folder = prepare(&args.out_dir)?;
+    let folder = prepare_out_dir(&args.out_dir)?;
     let exe = std::env::current_exe().context("finding scx_rl's own program file")?;
     let stop = Stop::on_signals()?;
     child::adopt_orphans()?;
@@ -117,18 +119,6 @@ pub fn run(args: DemoArgs) -> Result<()> {
     Ok(())
 }
 
-/// Makes the folder, and sees that files can be written there.
-fn prepare(folder: &Path) -> Result<PathBuf> {
-    let writable = || -> std::io::Result<PathBuf> {
-        std::fs::create_dir_all(folder)?;
-        let probe = folder.join(".writable");
-        std::fs::write(&probe, "")?;
-        std::fs::remove_file(&probe)?;
-        folder.canonicalize()
-    };
-    writable().with_context(|| format!("{} cannot be written: choose another --out-dir", folder.display()))
-}
-
 type Measured = (serde_json::Value, Vec<(Mode, Outcome)>);
 
 /// Learns, then runs all rounds.
@@ -141,7 +131,7 @@ fn measure(args: &DemoArgs, bench: &Bench<'_>, tracer: &mut Tracer) -> Result<Me
     );
     let mut outcomes = Vec::new();
     for round in 0..args.rounds {
-        for (position, mode) in phase::order(args.seed, round).into_iter().enumerate() {
+        for (position, mode) in order::order(&Mode::ALL, args.seed, round).into_iter().enumerate() {
             let began = Instant::now();
             let outcome = bench
                 .run(mode, round, position, tracer)

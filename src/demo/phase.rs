@@ -6,14 +6,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::child::{Process, Stop};
-use super::system;
 use super::workload::{Throughput, Workload};
+use crate::lab::child::{Process, Stop};
+use crate::lab::system;
 use crate::runqlat::{Migrations, Report, Tracer};
 
 /// How long a scheduler may take to end after SIGINT: it writes its summary, and a checkpoint when it learns.
@@ -55,18 +52,6 @@ impl Mode {
             Mode::Frozen => Some(vec!["--frozen".into(), checkpoint.display().to_string()]),
         }
     }
-}
-
-/// The order of a round's phases: shuffled by the seed; every second round runs backwards, so that a drift of the machine
-/// hits all alike, and each pair of rounds begins with another mode.
-pub fn order(seed: u64, round: usize) -> [Mode; 4] {
-    let mut order = Mode::ALL;
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    order.rotate_left(round / 2 % Mode::ALL.len());
-    if round % 2 == 1 {
-        order.reverse();
-    }
-    order
 }
 
 /// What a phase came to.
@@ -170,7 +155,7 @@ impl Scheduler {
     /// # Errors
     /// It is not, in time.
     pub fn attached(mut process: Process, summary: PathBuf, log: PathBuf, stop: &Stop) -> Result<Scheduler> {
-        system::wait_attached(&mut process, stop, &log)?;
+        system::wait_attached(&mut process, stop, &log, system::is_ours)?;
         Ok(Scheduler { process, summary, log })
     }
 
@@ -186,7 +171,7 @@ impl Scheduler {
             self.log.display(),
             system::tail(&self.log)
         );
-        system::check_attached()
+        system::check_attached(system::is_ours).map(drop)
     }
 
     /// Ends it by SIGINT and reads its summary.
@@ -210,25 +195,6 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_round_has_every_mode_and_pairs_are_mirrored() {
-        for seed in 0..10 {
-            for round in 0..8 {
-                let mut modes = order(seed, round);
-                if round % 2 == 1 {
-                    let mut mirrored = order(seed, round - 1);
-                    mirrored.reverse();
-                    assert_eq!(modes, mirrored);
-                }
-                modes.sort();
-                assert_eq!(modes, Mode::ALL);
-            }
-            assert_eq!(order(seed, 3), order(seed, 3));
-            assert_ne!(order(seed, 0)[0], order(seed, 2)[0]);
-        }
-        assert!((1..10).any(|seed| order(seed, 0) != order(0, 0)), "the seed decides");
-    }
 
     #[test]
     fn arguments_are_those_of_the_command_line() {

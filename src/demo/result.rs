@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::phase::{Mode, Outcome};
-use super::system::Machine;
+use crate::lab::statistics::median;
+use crate::lab::system::Machine;
 use crate::runqlat::Migrations;
 
 /// A mode's medians over the rounds.
@@ -82,17 +83,6 @@ pub struct Demo {
     pub dmesg_lines: Vec<String>,
     /// How long all took.
     pub total_seconds: f64,
-}
-
-/// The middle of the values, or the mean of the two middle ones; 0 of none.
-pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = values.into_iter().collect();
-    sorted.sort_by(f64::total_cmp);
-    match (sorted.len(), sorted.len() / 2) {
-        (0, _) => 0.0,
-        (count, middle) if count % 2 == 1 => sorted[middle],
-        (_, middle) => (sorted[middle - 1] + sorted[middle]) / 2.0,
-    }
 }
 
 /// A number of a scheduler's summary, by the path of its keys.
@@ -315,13 +305,6 @@ mod tests {
             dmesg_lines: vec![],
             total_seconds: 250.0,
         }
-    }
-
-    #[test]
-    fn medians_of_odd_and_even_many() {
-        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median([]), 0.0);
     }
 
     #[test]

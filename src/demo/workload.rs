@@ -14,10 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
 
-use super::child::{Killer, Process, Stop};
+use crate::lab::child::{Killer, Process, Stop};
+use crate::lab::system;
+use crate::lab::tools::{HACKBENCH, STRESS_NG, Tool, stress_rate};
 
 /// In which unit the throughput is.
 pub const UNIT: &str = "geometric mean of stress-ng cpu bogo-ops/s, stress-ng pipe bogo-ops/s and hackbench messages/s";
+
+/// What it needs.
+pub const TOOLS: [Tool; 2] = [STRESS_NG, HACKBENCH];
 
 /// hackbench: groups, senders (and as many receivers) in each, messages from each sender to each receiver.
 const GROUPS: u64 = 2;
@@ -73,7 +78,7 @@ impl Workload {
     /// It has.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.stress.ended()? {
-            return Err(anyhow!("stress-ng ended early ({status}):\n{}", super::system::tail(&self.log)));
+            return Err(anyhow!("stress-ng ended early ({status}):\n{}", system::tail(&self.log)));
         }
         if self.hackbench.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return self.hackbench.end().map(drop);
@@ -92,7 +97,7 @@ impl Workload {
     pub fn finish(mut self, from: Instant, to: Instant) -> Result<Throughput> {
         let runs = self.hackbench.end()?;
         let status = self.stress.wait(STRESS_GRACE)?;
-        ensure!(status.success(), "stress-ng failed ({status}):\n{}", super::system::tail(&self.log));
+        ensure!(status.success(), "stress-ng failed ({status}):\n{}", system::tail(&self.log));
         let text = std::fs::read_to_string(&self.yaml).with_context(|| format!("reading {}", self.yaml.display()))?;
         let rate = |stressor| {
             stress_rate(&text, stressor).with_context(|| format!("{}: no rate of {stressor}", self.yaml.display()))
@@ -133,15 +138,6 @@ pub fn description(cpus: usize, duration: Duration, seed: u64) -> Vec<String> {
 
 fn hackbench_args() -> Vec<String> {
     ["-p", "-g", &GROUPS.to_string(), "-f", &SENDERS.to_string(), "-l", &LOOPS.to_string()].map(String::from).into()
-}
-
-/// bogo-ops/s (real time) of a stressor in stress-ng's YAML.
-fn stress_rate(yaml: &str, stressor: &str) -> Option<f64> {
-    let mut lines = yaml.lines().map(str::trim).skip_while(|line| *line != format!("- stressor: {stressor}"));
-    lines.next()?;
-    lines
-        .take_while(|line| !line.starts_with("- stressor:"))
-        .find_map(|line| line.strip_prefix("bogo-ops-per-second-real-time:")?.trim().parse().ok())
 }
 
 /// Messages/s of the runs that lie between `from` and `to`, from the first one's begin to the last one's end.
@@ -211,34 +207,6 @@ fn run_hackbench(stop: &Stop, killer: &Killer) -> Result<Vec<Run>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// As stress-ng 0.15.06 writes it.
-    const YAML: &str = "---
-system-info:
-      stress-ng-version: 0.15.06
-
-metrics:
-    - stressor: cpu
-      bogo-ops: 6186
-      bogo-ops-per-second-usr-sys-time: 2868.548953
-      bogo-ops-per-second-real-time: 2060.397421
-      wall-clock-time: 3.002333
-
-    - stressor: pipe
-      bogo-ops: 1154597
-      bogo-ops-per-second-usr-sys-time: 540288.469683
-      bogo-ops-per-second-real-time: 384767.387160
-...
-";
-
-    #[test]
-    fn rates_are_found_in_the_yaml() {
-        assert_eq!(stress_rate(YAML, "cpu"), Some(2060.397421));
-        assert_eq!(stress_rate(YAML, "pipe"), Some(384767.387160));
-        assert_eq!(stress_rate(YAML, "switch"), None);
-        assert_eq!(stress_rate("---\n...\n", "cpu"), None);
-        assert_eq!(stress_rate("- stressor: cpu\n- stressor: pipe\nbogo-ops-per-second-real-time: 1\n", "cpu"), None);
-    }
 
     #[test]
     fn only_whole_runs_of_the_window_count() {

@@ -24,6 +24,7 @@ mod skel {
 }
 
 pub use counts::Counts;
+pub use hist::Histogram;
 pub use report::{Latency, Migrations, Report, Waiting};
 pub use tracer::Tracer;
 

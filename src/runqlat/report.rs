@@ -76,7 +76,8 @@ pub struct Report {
 }
 
 impl Latency {
-    fn new(histogram: &Histogram) -> Self {
+    /// What a histogram says.
+    pub fn new(histogram: &Histogram) -> Self {
         let mut powers_of_two = histogram.powers_of_two();
         powers_of_two.truncate(powers_of_two.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1));
         Latency {

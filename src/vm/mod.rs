@@ -337,7 +337,10 @@ fn lost_patching_race(console: &Path) -> bool {
 }
 
 /// Where `scripts/setup.sh` puts things: `$SCX_RL_CACHE`, or `scx_rl` in the user's cache folder.
-fn cache_folder() -> Result<PathBuf, VmError> {
+///
+/// # Errors
+/// Neither is known.
+pub fn cache_folder() -> Result<PathBuf, VmError> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("SCX_RL_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|base| base.join("scx_rl")))

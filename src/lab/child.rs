@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Processes the demo starts: each ends with the value that stands for it, whichever way the demo ends, and every wait
-//! has a bound.
+//! Processes that a measurement starts: each ends with the value that stands for it, whichever way the measurement
+//! ends, and every wait has a bound.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,11 +8,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -109,7 +110,7 @@ impl Killer {
     }
 }
 
-/// A child in a process group of its own, so that a Ctrl-C in the terminal reaches the demo first, and so that the
+/// A child in a process group of its own, so that a Ctrl-C in the terminal reaches us first, and so that the
 /// child's own children can be ended with it.
 pub struct Process {
     name: String,
@@ -190,6 +191,39 @@ impl Process {
         self.status = Some(status);
         self.reap_group();
         Ok(status)
+    }
+
+    /// Waits for its end without looking at the clock, so that the wait costs no CPU time and ends when the child does.
+    /// Another thread kills the child and its children after `limit`, or when `stop` is requested.
+    ///
+    /// # Errors
+    /// It was killed.
+    pub fn wait_within(&mut self, limit: Duration, stop: &Stop) -> Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        let killer = Killer::default();
+        killer.aim(self);
+        let (ended, end) = mpsc::channel::<()>();
+        let (status, killed) = std::thread::scope(|scope| {
+            let to_kill = killer.clone();
+            let watchdog = scope.spawn(move || {
+                let deadline = Instant::now() + limit;
+                while end.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+                    if stop.requested() || Instant::now() >= deadline {
+                        to_kill.kill();
+                        return true;
+                    }
+                }
+                false
+            });
+            let status = self.wait_killable(&killer);
+            drop(ended);
+            (status, watchdog.join().unwrap_or(false))
+        });
+        ensure!(!(killed && stop.requested()), "interrupted");
+        ensure!(!killed, "{} did not end within {:.0} s", self.name, limit.as_secs_f64());
+        status
     }
 
     /// Waits for its end, at most so long.
@@ -338,6 +372,21 @@ mod tests {
         killer.kill();
         assert!(!waiting.join().unwrap().success());
         killer.kill(); // aims at nothing any more
+    }
+
+    #[test]
+    fn a_wait_ends_with_the_child_or_ends_the_child() {
+        let stop = Stop::manual();
+        let long = Duration::from_secs(100);
+        let mut process = Process::spawn_silent(&mut sh("exit 7"), "test").unwrap();
+        assert_eq!(process.wait_within(long, &stop).unwrap().code(), Some(7));
+        assert_eq!(process.wait_within(long, &stop).unwrap().code(), Some(7), "asked again, it is remembered");
+        let mut process = Process::spawn_silent(&mut sh("sleep 1000 & wait"), "sleeper").unwrap();
+        let error = process.wait_within(Duration::from_millis(50), &stop).unwrap_err();
+        assert_eq!(error.to_string(), "sleeper did not end within 0 s");
+        let mut process = Process::spawn_silent(&mut sh("sleep 1000"), "sleeper").unwrap();
+        stop.request();
+        assert_eq!(process.wait_within(long, &stop).unwrap_err().to_string(), "interrupted");
     }
 
     #[test]

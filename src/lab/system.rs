@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The machine the demo runs on: which scheduler is attached, what the kernel logged, which CPUs there are.
+//! The machine that is measured on: which scheduler is attached, what the kernel logged, which CPUs there are.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,29 +20,22 @@ const OPS_PREFIX: &str = "rl";
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
 const DETACH_LIMIT: Duration = Duration::from_secs(15);
 
-/// Are we root, is sched_ext there and free, are the workload's tools installed?
+/// Are we root, is sched_ext there and free? `who` needs it.
 ///
 /// # Errors
 /// The first that is not so, with what to do about it.
-pub fn check() -> Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "the demo attaches schedulers: run it as root");
+pub fn check(who: &str) -> Result<()> {
     let state = sched_ext_state().context(
         "this kernel has no sched_ext: it needs Linux 6.12 or later with CONFIG_SCHED_CLASS_EXT=y \
          (`scx_rl vm` boots one)",
     )?;
+    ensure!(nix::unistd::geteuid().is_root(), "{who} attaches schedulers: run it as root");
     ensure!(
         state == "disabled",
-        "a sched_ext scheduler is {state} ({}): stop it first, the demo compares with the kernel's own scheduler",
+        "a sched_ext scheduler is {state} ({}): stop it first, {who} compares with the kernel's own scheduler",
         sched_ext_ops().unwrap_or_else(|| "name unknown".into())
     );
-    for (tool, package) in [("stress-ng", "stress-ng"), ("hackbench", "rt-tests")] {
-        ensure!(find_in_path(tool).is_some(), "{tool} is not installed: apt install {package}");
-    }
     Ok(())
-}
-
-fn find_in_path(tool: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(tool)).find(|path| path.is_file())
 }
 
 /// `enabled`, `disabled`, or one of the states between.
@@ -56,27 +49,52 @@ fn sched_ext_ops() -> Option<String> {
     Some(fs::read_to_string(Path::new(SCHED_EXT).join("root/ops")).ok()?.trim().into())
 }
 
-/// Is our scheduler attached?
+/// How many schedulers were attached since boot: a change tells that one was exchanged.
+pub fn attach_count() -> Option<u64> {
+    fs::read_to_string(Path::new(SCHED_EXT).join("enable_seq")).ok()?.trim().parse().ok()
+}
+
+/// Is this the name of one of our schedulers?
+pub fn is_ours(ops: &str) -> bool {
+    ops.starts_with(OPS_PREFIX)
+}
+
+/// The name of the attached scheduler, which is the one that is `expected`.
 ///
 /// # Errors
-/// None is, or it is somebody else's.
-pub fn check_attached() -> Result<()> {
+/// None is, or it is another.
+pub fn check_attached(expected: impl Fn(&str) -> bool) -> Result<String> {
     let state = sched_ext_state()?;
     ensure!(state == "enabled", "the scheduler was detached: sched_ext is {state}; the kernel's log says why");
     let ops = sched_ext_ops().context("sched_ext is enabled, but its scheduler has no name")?;
-    ensure!(ops.starts_with(OPS_PREFIX), "the attached scheduler is {ops}, not scx_rl's");
+    ensure!(expected(&ops), "another scheduler is attached: {ops}");
+    Ok(ops)
+}
+
+/// No scheduler is attached.
+///
+/// # Errors
+/// One is.
+pub fn check_detached() -> Result<()> {
+    let state = sched_ext_state()?;
+    ensure!(state == "disabled", "sched_ext is {state} ({})", sched_ext_ops().unwrap_or_else(|| "name unknown".into()));
     Ok(())
 }
 
-/// Waits until the scheduler that `process` loads is attached.
+/// Waits until the scheduler that `process` loads is attached; its name.
 ///
 /// # Errors
 /// It ended, or took too long. `log` is where its own words are.
-pub fn wait_attached(process: &mut Process, stop: &Stop, log: &Path) -> Result<()> {
+pub fn wait_attached(
+    process: &mut Process,
+    stop: &Stop,
+    log: &Path,
+    expected: impl Fn(&str) -> bool,
+) -> Result<String> {
     let deadline = Instant::now() + ATTACH_LIMIT;
     loop {
-        if check_attached().is_ok() {
-            return Ok(());
+        if let Ok(ops) = check_attached(&expected) {
+            return Ok(ops);
         }
         if let Some(status) = process.ended()? {
             bail!("the scheduler ended ({status}) before it was attached; its last words:\n{}", tail(log));

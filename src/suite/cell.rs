@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A cell: one workload under one scheduler in one round, and what came of it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::bpf_cost;
+use super::contender::{Attached, Contender};
+use super::workload::{Site, Workload};
+use crate::lab::system::KernelLog;
+use crate::runqlat::{Counts, Report, Tracer};
+
+/// The kernel's words about a scheduler that it throws out may come a little later than the fact.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What is run in a cell.
+#[derive(Clone, Copy)]
+pub enum Job {
+    /// A workload.
+    Workload(&'static Workload),
+    /// The cost of the scheduler's BPF programs.
+    BpfCost,
+}
+
+impl Job {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Job::Workload(workload) => workload.name,
+            Job::BpfCost => bpf_cost::NAME,
+        }
+    }
+
+    /// Does it say something about this scheduler?
+    pub fn concerns(self, contender: &Contender) -> bool {
+        matches!(self, Job::Workload(_)) || !contender.command.is_empty()
+    }
+
+    fn run(self, site: &Site<'_>) -> Result<BTreeMap<String, f64>> {
+        match self {
+            Job::Workload(workload) => {
+                let values = (workload.run)(site)?;
+                Ok(workload.figures.iter().map(|figure| figure.name.to_string()).zip(values).collect())
+            }
+            Job::BpfCost => bpf_cost::measure(site),
+        }
+    }
+}
+
+/// A line of results.jsonl.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cell {
+    /// Which round, from 0.
+    pub round: usize,
+    /// The scheduler's place in the round, from 0.
+    pub position: usize,
+    /// The scheduler.
+    pub scheduler: String,
+    /// The workload.
+    pub workload: &'static str,
+    /// Its figures by name; empty where it failed.
+    pub figures: BTreeMap<String, f64>,
+    /// How long all of it took.
+    pub seconds: f64,
+    /// All tasks' waits meanwhile; none without the tracer.
+    pub latency: Option<Report>,
+    /// Why there are no figures.
+    pub complaint: Option<String>,
+    /// Faults that the kernel logged meanwhile.
+    pub kernel: Vec<String>,
+    /// The waits, to be merged.
+    #[serde(skip)]
+    pub counts: Option<Counts>,
+}
+
+/// Runs one job under the scheduler that is attached. What goes wrong is in the cell.
+///
+/// # Errors
+/// The user's wish to stop, or the tracer or the kernel's log cannot be read.
+pub fn run(
+    job: Job,
+    place: (usize, usize, &str),
+    attached: &mut Attached,
+    site: &Site<'_>,
+    tracer: &mut Option<Tracer>,
+    kernel_log: &mut KernelLog,
+) -> Result<Cell> {
+    let (round, position, scheduler) = place;
+    if let Some(tracer) = tracer {
+        tracer.reset()?;
+    }
+    let begin = Instant::now();
+    let ran = attached.check().and_then(|()| job.run(site));
+    let (mut latency, mut measured) = (None, None);
+    if let Some(tracer) = tracer {
+        let (counts, seconds) = tracer.lap()?;
+        latency = Some(Report::new(&counts, tracer.waiting()?, seconds));
+        measured = Some(counts);
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    anyhow::ensure!(!site.stop.requested(), "interrupted");
+    let stayed = attached.check();
+    if stayed.is_err() {
+        std::thread::sleep(LAST_WORDS);
+    }
+    let kernel = kernel_log.complaints()?;
+    // A scheduler that was thrown out is the reason, whatever the workload says.
+    let outcome = stayed.with_context(|| format!("{scheduler} did not stay attached")).and(ran);
+    let mut cell = Cell {
+        round,
+        position,
+        scheduler: scheduler.into(),
+        workload: job.name(),
+        figures: BTreeMap::new(),
+        seconds,
+        latency,
+        complaint: None,
+        kernel,
+        counts: measured,
+    };
+    match outcome {
+        Ok(figures) => cell.figures = figures,
+        Err(error) => cell.complaint = Some(format!("{error:#}")),
+    }
+    Ok(cell)
+}
