@@ -237,7 +237,7 @@ pub enum Mechanism {
     Sync,
     /// A yield just after a task began to run is ignored
     Yield,
-    /// Slices shrink as the queue grows
+    /// Slices are shorter for tasks that do not sleep, and in long queues
     Depth,
     /// Deadlines: short bursts go first among tasks with equal service
     Request,

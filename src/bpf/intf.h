@@ -165,7 +165,7 @@ struct rl_decision {
 	X(preempt, "a waking task takes a CPU from one with a much later deadline")                                    \
 	X(sync, "a wakee waits for its waker's CPU when that is faster than an idle one")                              \
 	X(yield, "a yield just after a task began to run is ignored")                                                  \
-	X(depth, "slices shrink as the queue grows")                                                                   \
+	X(depth, "slices are shorter for tasks that do not sleep, and in long queues")                                 \
 	X(request, "deadlines: short bursts go first among tasks with equal service")                                  \
 	X(credit, "a sleeper comes back ahead of those that ran meanwhile")
 

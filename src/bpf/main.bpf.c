@@ -367,13 +367,20 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 {
 	s32 cpu = scx_bpf_task_cpu(curr);
-	u32 id = domain_of(cpu), waiting = waiting16(cpu, id) + 16 * nr_queued(SCX_DSQ_LOCAL_ON | cpu);
+	u32 id = domain_of(cpu), waiting = waiting16(cpu, id);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	u64 now = scx_bpf_now();
+	u64 now = scx_bpf_now(), allowed;
 
-	if (!waiting || !cctx)
+	if (!cctx || !cctx->granted_at_ns)
 		return;
-	if (cctx->granted_at_ns && since(cctx->granted_at_ns, now) >= allowed_ns(waiting))
+	/* who waits in the local DSQ was promised this CPU in a moment, and no other CPU can help */
+	if (nr_queued(SCX_DSQ_LOCAL_ON | cpu))
+		allowed = slice_min_ns;
+	else if (waiting)
+		allowed = allowed_ns(cctx, waiting, now);
+	else
+		return;
+	if (since(cctx->granted_at_ns, now) >= allowed)
 		scx_bpf_task_set_slice(curr, 0);
 	if (nr_domains > 1 && nr_queued(id) && any_idle())
 		rl_rescue(id, now);

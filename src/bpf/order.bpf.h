@@ -38,18 +38,24 @@ static __always_inline u64 credit_ns(void)
 	return with(RL_WITHOUT_credit) ? slice_ns / 2 : 0;
 }
 
-/* How long the task usually runs before it sleeps, or has run already. Nothing is known of a new one: a slice. */
+/* How long the task usually runs before it sleeps, or has run already. A new one is taken for short, until it is not. */
 static __always_inline u64 want_ns(const struct task_ctx *tctx)
 {
-	u64 want = tctx->burst_avg_ns > tctx->burst_ns ? tctx->burst_avg_ns : tctx->burst_ns;
+	return tctx->burst_avg_ns > tctx->burst_ns ? tctx->burst_avg_ns : tctx->burst_ns;
+}
 
-	return want ?: slice_ns;
+/* The same for what runs on a CPU. */
+static __always_inline u64 running_want_ns(const struct cpu_ctx *cctx, u64 now)
+{
+	u64 avg = READ_ONCE(cctx->burst_avg_ns), burst = READ_ONCE(cctx->burst_ns) + since(cctx->granted_at_ns, now);
+
+	return avg > burst ? avg : burst;
 }
 
 /* What it asks for now: that, within limits. Among tasks that all run for a moment, first come, first served. */
 static __always_inline u64 request_ns(const struct task_ctx *tctx)
 {
-	u64 want = want_ns(tctx), least = slice_ns / 8;
+	u64 want = want_ns(tctx), least = slice_ns / 64;
 
 	if (want > slice_ns || tctx->yielded || !with(RL_WITHOUT_request))
 		return slice_ns;
@@ -127,7 +133,8 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 {
 	WRITE_ONCE(cctx->queue, tctx->queue);
 	WRITE_ONCE(cctx->deadline, deadline(tctx, p->scx.weight));
-	WRITE_ONCE(cctx->want_ns, want_ns(tctx));
+	WRITE_ONCE(cctx->burst_ns, tctx->burst_ns);
+	WRITE_ONCE(cctx->burst_avg_ns, tctx->burst_avg_ns);
 	WRITE_ONCE(cctx->granted_at_ns, now);
 	cctx->preempted = false;
 }
@@ -145,20 +152,27 @@ __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32
 
 	if (ran < RL_MIN_RUN_NS)
 		return 0;
-	want = READ_ONCE(cctx->want_ns) + ran;
+	want = running_want_ns(cctx, now);
 	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
 		return 0;
 	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
 	       lateness(deadline(tctx, weight), tctx->queue);
 }
 
-/* How long a task may run on while `queued16` sixteenths of a task per CPU wait: their turn comes within ten slices. */
-static __always_inline u64 allowed_ns(u32 queued16)
+/*
+ * How long what runs on the CPU may go on while `queued16` sixteenths of a task per CPU wait. A whole slice, if it is going
+ * to sleep within one: a switch would only delay it. Less, if it is not, or if the turn of others would take too long.
+ */
+static __always_inline u64 allowed_ns(const struct cpu_ctx *cctx, u32 queued16, u64 now)
 {
 	u64 ns = slice_ns;
 
-	if (queued16 > 16 * RL_TURN_SLICES && with(RL_WITHOUT_depth))
-		ns = slice_ns * 16 * RL_TURN_SLICES / queued16;
+	if (!with(RL_WITHOUT_depth))
+		return ns;
+	if (running_want_ns(cctx, now) >= slice_ns)
+		ns = slice_ns / 4;
+	if (queued16 > 16 * RL_TURN_SLICES)
+		ns = ns * 16 * RL_TURN_SLICES / queued16;
 	return ns > slice_min_ns ? ns : slice_min_ns;
 }
 

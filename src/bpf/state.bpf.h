@@ -145,7 +145,8 @@ struct cpu_ctx {
 	u32 queue;
 	u64 granted_at_ns; /* 0: nothing of ours */
 	u64 deadline;
-	u64 want_ns; /* of its burst: want_ns() then */
+	u64 burst_ns; /* of that task, then */
+	u64 burst_avg_ns; /* likewise */
 } __attribute__((aligned(64)));
 
 struct {
