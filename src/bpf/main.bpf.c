@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * scx_rl: domains with weighted virtual time, and a balancer between them that learns.
+ * scx_rl: domains with deadlines over weighted virtual time, and a balancer between them that learns.
  *
- * - A domain (by default one last-level cache) has one DSQ, ordered by virtual time; its CPUs serve it.
+ * - A domain (by default one last-level cache) has one DSQ, ordered by deadline; its CPUs serve it.
  * - A waking task goes to an idle CPU of its home domain. Only when there is none, and another domain is legal for it,
  *   the policy is asked whether to stay (WAKE, rl_balance_wake()).
  * - A CPU that runs out of work, or has far less than another domain, asks whether to take a task from there (PULL,
  *   rl_balance_pull()).
- * - Tasks without a choice of CPU are never asked about: pinned tasks wait in the queue of their CPU's domain, per-CPU
- *   kernel threads go straight to their CPU, and the kernel itself does the same with migration-disabled and exiting
+ * - Tasks without a choice of CPU are never asked about: pinned tasks wait in a queue of their CPU, per-CPU kernel
+ *   threads go straight to their CPU, and the kernel itself does the same with migration-disabled and exiting
  *   tasks (we do not set the flags that would hand them to us).
  * - The bound on waiting does not depend on the policy: see rl_balance_wake(), rl_balance_pull(), and rl_tick().
  *
- * Reading order: intf.h, features.h, policy.h, slots.h, state.bpf.h, event.bpf.h, balance.bpf.h, this file.
+ * Reading order: intf.h, features.h, policy.h, slots.h, state.bpf.h, order.bpf.h, place.bpf.h, event.bpf.h,
+ * balance.bpf.h, this file.
  */
 #include "balance.bpf.h"
 #include "place.bpf.h"
