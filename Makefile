@@ -7,7 +7,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 SCX_RL := target/release/scx_rl
 step := @scripts/step.sh
 # All integration tests but those that boot VMs: files, and folders with a main.rs.
-host_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/vm%.rs,$(wildcard tests/*.rs))) \
+host_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/vm%.rs tests/storm.rs,$(wildcard tests/*.rs))) \
 	$(patsubst tests/%/main.rs,--test %,$(wildcard tests/*/main.rs))
 
 .PHONY: help

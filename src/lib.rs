@@ -11,8 +11,8 @@
 //!    [`agent::Environment`] is all it sees of the world.
 //! 5. [`run`] (with [`learning`], [`stats`], [`process`]): the loop that joins them. [`cli`]: the options.
 //!
-//! Around it: [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`vm`] boots a
-//! kernel that has sched_ext, and [`demo`] runs the whole thing there.
+//! Around it: [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`verifier`]
+//! that of loading; [`vm`] boots a kernel that has sched_ext, and [`demo`] runs the whole thing there.
 
 pub mod agent;
 pub mod bench;
@@ -25,4 +25,5 @@ pub mod process;
 pub mod run;
 pub mod runqlat;
 pub mod stats;
+pub mod verifier;
 pub mod vm;

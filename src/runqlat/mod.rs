@@ -25,7 +25,7 @@ mod skel {
 
 pub use counts::Counts;
 pub use report::{Latency, Migrations, Report, Waiting};
-pub use tracer::Tracer;
+pub use tracer::{Tracer, programs};
 
 /// How often a wait for the next report looks for Ctrl-C.
 const POLL: Duration = Duration::from_millis(50);

@@ -273,10 +273,19 @@ impl Vm {
     /// # Errors
     /// [`VmError::Unavailable`] when no VM can run on this machine; the others when this one did not.
     pub fn run(&self, script: &str) -> Result<VmOutput, VmError> {
+        self.run_watched(script, &mut |_| ())
+    }
+
+    /// As [`Vm::run`], and hands on the output as it comes. Should the guest have to boot again, it comes again.
+    ///
+    /// # Errors
+    /// As [`Vm::run`].
+    pub fn run_watched(&self, script: &str, on_output: &mut dyn FnMut(&[u8])) -> Result<VmOutput, VmError> {
         let command = ["bash", "-c", script].map(str::to_owned);
         self.with_boot(&command, |boot| {
             let mut output = Vec::new();
             let ended = boot.run(&mut |bytes| {
+                on_output(bytes);
                 output.extend_from_slice(&bytes[..bytes.len().min(OUTPUT_MAX - output.len())]);
             })?;
             let dmesg = fs::read(boot.records.join("dmesg.txt")).context("reading the guest's kernel log")?;
