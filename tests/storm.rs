@@ -41,6 +41,10 @@ const fn topology(name: &'static str, cpus: u32, llcs: u32, nodes: u32, smt: boo
     Topology { name, cpus, llcs, nodes, smt, domains }
 }
 
+/// Fairness is also looked at across caches. It is measured with as many CPUs as the host has at least: were they more, they
+/// would wait for each other.
+const TWO_CACHES: Topology = topology("2cpu-2llc", 2, 2, 1, false, "0 | 1");
+
 const TOPOLOGIES: [Topology; 4] = [
     topology("1cpu", 1, 1, 1, false, "0"),
     topology("2cpu-1llc", 2, 1, 1, false, "0-1"),
@@ -81,6 +85,10 @@ fn storms(names: &[&'static str], seconds: u32) -> Vec<Case> {
     names.iter().map(|name| case(format!("storm/{name}"), name, &[format!("SECS={seconds}")])).collect()
 }
 
+fn fairness(topology: &Topology, seconds: u32) -> Case {
+    case(format!("fairness/{}", topology.name), "fairness", &[format!("SECS={seconds}")])
+}
+
 fn attach(times: u32) -> Case {
     let limit_s = CASE_S + 15 * u64::from(times);
     Case { limit_s, ..case("storm/attach", "attach", &[format!("ATTACHES={times}")]) }
@@ -97,9 +105,10 @@ fn full() -> Vec<Boot> {
     }
     let hotplug =
         Case { limit_s: 400, ..case("storm/hotplug", "hotplug", &["SECS=12".into(), "HOTPLUG='3 1 2'".into()]) };
-    let fairness = case("fairness", "fairness", &["SECS=10".into()]);
+    for topology in [&TOPOLOGIES[1], &TWO_CACHES] {
+        boots.push(Boot { kernel: KERNEL, topology, cases: vec![fairness(topology, 10)] });
+    }
     for cases in [
-        vec![fairness],
         storms(&["aggressive", "forkbomb", "cpuset", "rt", "deadline"], 12),
         storms(&["spawn", "sleepers", "renice", "weights", "memory"], 12),
         vec![hotplug],
@@ -113,18 +122,17 @@ fn full() -> Vec<Boot> {
 /// Every kernel, every topology and every storm, each once and for a short time. (Hotplug is in tests/vm.rs too.)
 fn short() -> Vec<Boot> {
     let [one, two, four, eight] = &TOPOLOGIES;
-    let mut storm = vec![verifier(KERNEL), smoke(KERNEL, four, 2), case("fairness", "fairness", &["SECS=5".into()])];
+    let mut storm = vec![verifier(KERNEL), smoke(KERNEL, four, 2)];
     let names =
         ["aggressive", "forkbomb", "cpuset", "rt", "deadline", "spawn", "sleepers", "renice", "weights", "memory"];
     storm.extend(storms(&names, 3));
     storm.push(attach(3));
-    let cell = |kernel, topology| Boot { kernel, topology, cases: vec![verifier(kernel), smoke(kernel, topology, 3)] };
-    vec![
-        Boot { kernel: KERNEL, topology: four, cases: storm },
-        cell("6.16", one),
-        cell("6.18", two),
-        cell("7.2", eight),
-    ]
+    let mut boots = vec![Boot { kernel: KERNEL, topology: four, cases: storm }];
+    for (kernel, topology) in [("6.16", two), ("6.18", one), ("7.2", eight)] {
+        boots.push(Boot { kernel, topology, cases: vec![verifier(kernel), smoke(kernel, topology, 3)] });
+    }
+    boots[1].cases.push(fairness(two, 5));
+    boots
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +143,10 @@ enum Outcome {
 }
 
 /// Follows the output of a boot, and says how each case ended as it ends.
-#[derive(Default)]
 struct Watcher {
+    began: Instant,
+    /// Every line with its time.
+    log: String,
     rest: String,
     /// The case that runs, with its lines so far.
     current: Option<(String, Vec<String>)>,
@@ -144,6 +154,10 @@ struct Watcher {
 }
 
 impl Watcher {
+    fn new() -> Self {
+        Self { began: Instant::now(), log: String::new(), rest: String::new(), current: None, ended: BTreeMap::new() }
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         self.rest.push_str(&String::from_utf8_lossy(bytes));
         while let Some(end) = self.rest.find('\n') {
@@ -153,6 +167,7 @@ impl Watcher {
     }
 
     fn line(&mut self, line: &str) {
+        let _ = writeln!(self.log, "[{:7.1}] {line}", self.began.elapsed().as_secs_f64());
         if let Some(name) = line.strip_prefix("case ") {
             self.current = Some((name.to_owned(), Vec::new()));
         } else if let Some(end) = line.strip_prefix("end ") {
@@ -214,13 +229,11 @@ fn run(boot: &Boot, number: usize, eevdf: bool) -> Vec<Outcome> {
     let vm = vm.memory("3G").rwdir(&dir).timeout(Duration::from_secs(limit_s));
     println!("{} on {}, {} case(s); logs: {}", boot.kernel, t.name, boot.cases.len(), dir.display());
 
-    let mut watcher = Watcher::default();
+    let mut watcher = Watcher::new();
     let ended = vm.run_watched(&script(boot, &dir, eevdf), &mut |bytes| watcher.take(bytes));
+    let _ = std::fs::write(dir.join("output.txt"), &watcher.log);
     let (missing, reason) = match ended {
-        Ok(output) => {
-            let _ = std::fs::write(dir.join("output.txt"), &output.stdout);
-            (Outcome::Failed, "the guest ended before it".to_owned())
-        }
+        Ok(_) => (Outcome::Failed, "the guest ended before it".to_owned()),
         Err(VmError::Unavailable(reason)) if std::env::var("CI").as_deref() != Ok("true") => (Outcome::Skipped, reason),
         Err(error) => (Outcome::Failed, error.to_string()),
     };

@@ -12,6 +12,7 @@ use libbpf_rs::{Iter, Link, MapCore, MapFlags};
 use scx_utils::Topology;
 
 use super::counts::{CPU_WORDS, Counts};
+use super::longest::Longest;
 use super::report::{Report, Waiting};
 use super::skel::{OpenRunqlatSkel, RunqlatSkel, RunqlatSkelBuilder};
 use crate::kernel::programs::{ProgramCost, of_object};
@@ -151,7 +152,14 @@ impl Tracer {
             .lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)
             .context("reading the tracer's counters")?
             .context("the tracer's counters are missing")?;
-        Counts::decode(&per_cpu, self.epoch)
+        let mut counts = Counts::decode(&per_cpu, self.epoch)?;
+        for (of, longest) in counts.longest.iter_mut().enumerate() {
+            let key = (of as u32).to_ne_bytes();
+            let noted =
+                self.skel.maps.longest.lookup_percpu(&key, MapFlags::ANY).context("reading the longest waits")?;
+            *longest = Longest::decode(&noted.unwrap_or_default(), self.epoch);
+        }
+        Ok(counts)
     }
 }
 

@@ -16,7 +16,7 @@ while [ "$(date +%s)" -lt $end ]; do
 		sleep 0.1
 	done
 done
-verdict changes "$changes" [ $changes -gt 10 ]
+verdict changes "$changes" [ $changes -ge 6 ]
 for kind in root isolated member; do
 	echo 2-3 >$CG/set/cpuset.cpus
 	echo $kind >$CG/set/cpuset.cpus.partition 2>>"$W/load.log"
