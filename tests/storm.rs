@@ -26,6 +26,8 @@ const KERNEL: &str = "6.17";
 const BOOT_S: u64 = 90;
 /// What a case may take, unless it says otherwise.
 const CASE_S: u64 = 180;
+/// A guest that prints nothing for so long hangs. (A storm prints nothing while it lasts.)
+const SILENCE_S: u64 = 120;
 
 struct Topology {
     name: &'static str,
@@ -218,42 +220,47 @@ fn say(name: &str, outcome: Outcome, text: &str, failed: &[String]) {
     println!("{line}");
 }
 
-/// Run the cases of one boot. Gives the outcome of each.
+/// Run the cases of one boot. Gives the outcome of each. Should the guest end within a case, the others get another one.
 fn run(boot: &Boot, number: usize, eevdf: bool) -> Vec<Outcome> {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("storm-{number}"));
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
     let t = boot.topology;
-    let limit_s = BOOT_S + boot.cases.iter().map(|c| c.limit_s + 15).sum::<u64>();
-    let vm = Vm::new().kernel(boot.kernel).cpus(t.cpus).llcs(t.llcs).nodes(t.nodes).smt(t.smt);
-    let vm = vm.memory("3G").rwdir(&dir).timeout(Duration::from_secs(limit_s));
     println!("{} on {}, {} case(s); logs: {}", boot.kernel, t.name, boot.cases.len(), dir.display());
+    let vm = Vm::new().kernel(boot.kernel).cpus(t.cpus).llcs(t.llcs).nodes(t.nodes).smt(t.smt);
+    let vm = vm.memory("3G").rwdir(&dir).silence(Duration::from_secs(SILENCE_S));
 
     let mut watcher = Watcher::new();
-    let ended = vm.run_watched(&script(boot, &dir, eevdf), &mut |bytes| watcher.take(bytes));
-    let _ = std::fs::write(dir.join("output.txt"), &watcher.log);
-    let (missing, reason) = match ended {
-        Ok(_) => (Outcome::Failed, "the guest ended before it".to_owned()),
-        Err(VmError::Unavailable(reason)) if std::env::var("CI").as_deref() != Ok("true") => (Outcome::Skipped, reason),
-        Err(error) => (Outcome::Failed, error.to_string()),
-    };
-    if let Some((name, lines)) = watcher.current.take() {
-        say(&name, Outcome::Failed, "the guest ended within it", &lines);
-        watcher.ended.insert(name, Outcome::Failed);
+    let mut left: Vec<&Case> = boot.cases.iter().collect();
+    while !left.is_empty() {
+        let limit_s = BOOT_S + left.iter().map(|c| c.limit_s + 15).sum::<u64>();
+        let vm = vm.clone().timeout(Duration::from_secs(limit_s));
+        let ended = vm.run_watched(&script(&left, &dir, eevdf), &mut |bytes| watcher.take(bytes));
+        let _ = std::fs::write(dir.join("output.txt"), &watcher.log);
+        let (outcome, reason) = match ended {
+            Ok(_) => (Outcome::Failed, "the guest ended before it".to_owned()),
+            Err(VmError::Unavailable(why)) if std::env::var("CI").as_deref() != Ok("true") => (Outcome::Skipped, why),
+            Err(error) => (Outcome::Failed, error.to_string()),
+        };
+        if let Some((name, lines)) = watcher.current.take() {
+            let console = dir.join(format!("console-{}.log", watcher.ended.len()));
+            let _ = std::fs::copy(dir.join("vm/console.log"), console);
+            say(&name, outcome, &format!("the guest did not survive it: {reason}"), &lines);
+            watcher.ended.insert(name, outcome);
+        } else {
+            // It did not even come to the next case.
+            for case in left.iter().filter(|c| !watcher.ended.contains_key(&c.name)).collect::<Vec<_>>() {
+                say(&case.name, outcome, &reason, &[]);
+                watcher.ended.insert(case.name.clone(), outcome);
+            }
+        }
+        left.retain(|case| !watcher.ended.contains_key(&case.name));
     }
-    boot.cases
-        .iter()
-        .map(|case| {
-            watcher.ended.get(&case.name).copied().unwrap_or_else(|| {
-                say(&case.name, missing, &reason, &[]);
-                missing
-            })
-        })
-        .collect()
+    boot.cases.iter().filter_map(|case| watcher.ended.get(&case.name).copied()).collect()
 }
 
 /// What the guest runs.
-fn script(boot: &Boot, dir: &Path, eevdf: bool) -> String {
+fn script(cases: &[&Case], dir: &Path, eevdf: bool) -> String {
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/storm");
     let mut script = format!(
         "export X='{}' W='{}' GUEST='{}' EEVDF='{}'\n. \"$GUEST/run.sh\"\n",
@@ -262,7 +269,7 @@ fn script(boot: &Boot, dir: &Path, eevdf: bool) -> String {
         guest.display(),
         if eevdf { "1" } else { "" }
     );
-    for case in &boot.cases {
+    for case in cases {
         let _ = writeln!(script, "run_case {} {}.sh {} {}", case.name, case.script, case.limit_s, case.vars.join(" "));
     }
     script

@@ -11,6 +11,7 @@ attached=0
 for i in $(seq "$ATTACHES"); do
 	"$X" --heuristic --duration 0.5 >"$W/attach.log" 2>&1
 	code=$?
+	[ $((i % 5)) -ne 0 ] || echo "$i attachments"
 	if [ $code -eq 0 ] && file_says "$W/attach.log" 'attached: rl' && state_is disabled; then
 		attached=$((attached + 1))
 	else

@@ -8,6 +8,7 @@ storm_start --learn --checkpoint-dir "$W/ck" --agent-nice 0
 gust within set stress-ng --cpu 4 --switch 2 --pipe 2 --temp-path /tmp --timeout 200
 gust within beside stress-ng --cpu 2 --temp-path /tmp --timeout 200
 sleep 1
+hurry
 end=$(($(date +%s) + SECS))
 changes=0
 while [ "$(date +%s)" -lt $end ]; do
@@ -16,7 +17,7 @@ while [ "$(date +%s)" -lt $end ]; do
 		sleep 0.1
 	done
 done
-verdict changes "$changes" [ $changes -ge 6 ]
+verdict changes "$changes" [ $changes -ge 10 ]
 for kind in root isolated member; do
 	echo 2-3 >$CG/set/cpuset.cpus
 	echo $kind >$CG/set/cpuset.cpus.partition 2>>"$W/load.log"
