@@ -76,6 +76,8 @@ verdict pinned-share "a pinned hog among $((2 * CPUS)) free ones: $shares ms, $r
 calm
 
 # Four hogs per CPU, and four light tasks that wake every 5 ms.
+# khugepaged, of nice 19, would wait for seconds with the lock of cyclictest's memory held
+echo never >/sys/kernel/mm/transparent_hugepage/enabled
 tracer_start
 sleep 4
 for _ in $(seq $((4 * CPUS))); do hog; done

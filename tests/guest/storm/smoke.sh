@@ -4,7 +4,7 @@
 
 verdict kernel "$(uname -r)" sh -c "uname -r | grep -q '^$KERNEL'"
 storm_start --learn --checkpoint-dir "$W/ck" --summary "$W/smoke.json" --agent-nice 0
-check domains file_says "$log" "domain(s) by llc: $DOMAINS\$"
+check domains file_says "$log" "domain(s) by llc: $DOMAINS;"
 gust stress --cpu 3 --cpu-method int64 --pipe 2 --switch 2
 sleep "$SECS"
 if [ "$CPUS" -eq 1 ]; then check one-domain-said file_says "$log" 'nothing will be balanced'; fi

@@ -5,11 +5,8 @@
 processes() { awk '/^processes/ { print $2 }' /proc/stat; }
 
 storm_start --learn --checkpoint-dir "$W/ck" --agent-nice 0
-for _ in 1 2 3 4 5 6; do
-	# a small shell: what a fork costs here is the size of what forks
-	gust dash -c 'while :; do (:); done'
-done
-gust stress --exec 1 --exec-max 8 --vfork 1
+gust stress --vfork 4
+gust stress --exec 1 --exec-max 4
 sleep 1
 before=$(processes)
 sleep "$SECS"
