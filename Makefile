@@ -18,7 +18,7 @@ export SCX_RL_CACHE := $(or $(SCX_RL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cach
 SCX_RL := target/release/scx_rl
 step := @scripts/step.sh
 # All integration tests but those that boot VMs: files, and folders with a main.rs.
-host_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/vm%.rs,$(wildcard tests/*.rs))) \
+host_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/vm%.rs tests/storm.rs,$(wildcard tests/*.rs))) \
 	$(patsubst tests/%/main.rs,--test %,$(wildcard tests/*/main.rs))
 
 .PHONY: help
@@ -68,6 +68,24 @@ test: setup test-kernels check ## everything: formats, lints, tests here, tests 
 	$(step) "tests" cargo test --release --no-fail-fast --lib --bins $(host_tests)
 	$(step) "examples in the documentation" cargo test --release --doc
 	$(step) "tests in VMs" cargo test --release --no-fail-fast --test 'vm*' -- --test-threads=1
+	$(step) "storms, short form" cargo test --release --test storm -- --short
+
+# STORM=NAME chooses cases (those whose name contains it); EEVDF=1 runs them without scx_rl, for comparison.
+.PHONY: storm
+storm: setup test-kernels build ## the reliability suite: kernels x topologies, storms, fairness
+	$(step) "storms" cargo test --release --test storm -- --full $(if $(EEVDF),--eevdf) $(STORM)
+
+.PHONY: storm-short
+storm-short: setup test-kernels build ## its short form, which is in make test
+	$(step) "storms, short form" cargo test --release --test storm -- --short $(STORM)
+
+# In a VM for each kernel, because loading needs sched_ext.
+.PHONY: verifier-record
+verifier-record: setup test-kernels build ## write anew what the BPF programs cost to verify
+	@mkdir -p target/verifier && rm -f target/verifier/record.json
+	@for kernel in $(TEST_KERNELS); do $(SCX_RL) vm --kernel $$kernel --cpus 2 --llcs 1 --timeout 120 \
+		--rwdir target/verifier -- $(SCX_RL) verifier --record target/verifier/record.json || exit 1; done
+	cp target/verifier/record.json tests/verifier/record.json
 
 .PHONY: check
 check: ## formats and lints only

@@ -53,6 +53,7 @@ pub enum Command {
     Runqlat(crate::runqlat::RunqlatArgs),
     /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed).
     Bench(crate::bench::BenchArgs),
+    Verifier(crate::verifier::VerifierArgs),
     /// Boot a kernel that has sched_ext in a VM, on this machine's own file system, and run a command in it.
     Vm(crate::vm::VmArgs),
     Demo(crate::demo::DemoArgs),

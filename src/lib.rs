@@ -12,8 +12,8 @@
 //! 5. [`run`] (with [`learning`], [`stats`], [`process`]): the loop that joins them. [`cli`]: the options.
 //!
 //! Around it: [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`progs`] that of
-//! loaded schedulers. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole thing there, and [`suite`]
-//! compares schedulers on real programs (both by [`lab`]).
+//! loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole
+//! thing there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
 
 pub mod agent;
 pub mod bench;
@@ -29,4 +29,5 @@ pub mod run;
 pub mod runqlat;
 pub mod stats;
 pub mod suite;
+pub mod verifier;
 pub mod vm;

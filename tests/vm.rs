@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The scheduler in a running kernel: each test boots a VM and runs a scenario of `tests/guest/` in it. A scenario prints
-//! `ok NAME` or `not ok NAME: why` for every check.
+//! `ok NAME` or `not ok NAME: why` for every check. Other kernels and topologies: `tests/storm.rs`.
 
 mod vm_support;
 
@@ -59,27 +59,4 @@ fn learns_checkpoints_replays_frozen_and_survives_sigstop() {
 #[test]
 fn survives_faults() {
     scenario(Vm::new().cpus(4).llcs(2), "vm-faults", "faults");
-}
-
-#[test]
-fn two_numa_nodes_with_smt() {
-    let vm = Vm::new().cpus(8).llcs(4).nodes(2).smt(true).memory("3G");
-    let Some((_, output)) = scenario(vm, "vm-numa", "smoke") else { return };
-    assert!(output.stdout.contains("4 domain(s) by llc: 0-1 | 2-3 | 4-5 | 6-7"), "{}", output.stdout);
-}
-
-#[test]
-fn one_cpu() {
-    let Some((_, output)) = scenario(Vm::new().cpus(1).llcs(1), "vm-one", "single") else { return };
-    assert!(output.stdout.contains("1 domain(s)"), "{}", output.stdout);
-}
-
-/// The other kernels of the list in `scripts/fetch-kernel.sh`.
-#[test]
-fn other_kernels() {
-    for release in ["6.16", "6.18", "7.2"] {
-        let name = format!("vm-kernel-{release}");
-        let Some((_, output)) = scenario(Vm::new().kernel(release), &name, "smoke") else { return };
-        assert!(output.stdout.contains(release), "{}", output.stdout);
-    }
 }

@@ -72,6 +72,15 @@ fn a_guest_past_its_time_is_stopped_soon() {
 }
 
 #[test]
+fn a_guest_that_says_nothing_is_stopped() {
+    let Err(error) = vm_support::skip_unavailable(Vm::new().silence(Duration::from_secs(5)).run("sleep 1000")) else {
+        return;
+    };
+    assert!(matches!(error, VmError::Guest { end: GuestEnd::Silent(_), .. }), "{error}");
+    assert!(error.to_string().starts_with("stopped after 5 s without output"), "{error}");
+}
+
+#[test]
 fn a_crashed_kernel_is_told_from_a_script_that_failed() {
     let Err(error) = vm_support::skip_unavailable(Vm::new().run("echo c >/proc/sysrq-trigger")) else { return };
     assert!(matches!(error, VmError::Guest { end: GuestEnd::Panic, .. }), "{error}");

@@ -26,21 +26,21 @@ UEI_DEFINE(uei);
 #define RL_INSERT_NS 50000
 /* A CPU that goes idle while tasks wait looks again at most this often: they may be none that it may run. */
 #define RL_IDLE_LOOKS 2
-/* A per-CPU kernel thread that runs no longer than this preempts; EEVDF, too, would run it at once. */
-#define RL_KTHREAD_NS 1000000
+/* A task that usually runs no longer than this is gone in a moment. */
+#define RL_BRIEF_NS 1000000
 
 static __always_inline void send_to_cpu(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
 	struct cpu_ctx *cctx = enq_flags & SCX_ENQ_PREEMPT ? lookup_cpu(scx_bpf_task_cpu(p)) : NULL;
 
 	if (cctx)
-		WRITE_ONCE(cctx->preempted, true);
+		WRITE_ONCE(cctx->preempted, want_ns(tctx) < RL_BRIEF_NS);
 	tctx->from_dsq = false;
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 }
 
 /*
- * A task was preempted by one that wants far less: it stays next in line for this CPU, with what is left of its slice.
+ * A task was preempted for a moment: it stays next in line for this CPU, with what is left of its slice.
  * Return: the rest, 0 if this is not so.
  */
 static __always_inline u64 rest_of_slice(struct task_struct *p, u64 enq_flags)
@@ -118,7 +118,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	/* Once: a kernel thread that keeps running waits for its turn like others. */
 	if ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1 && (enq_flags & SCX_ENQ_WAKEUP)) {
 		count(local_kthread);
-		send_to_cpu(p, tctx, tctx->burst_avg_ns < RL_KTHREAD_NS ? enq_flags | SCX_ENQ_PREEMPT : enq_flags);
+		send_to_cpu(p, tctx, want_ns(tctx) < RL_BRIEF_NS ? enq_flags | SCX_ENQ_PREEMPT : enq_flags);
 		return;
 	}
 
@@ -191,6 +191,8 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 
 	if (!cctx)
 		return;
+	if (!waiting)
+		cctx->looks = 0;
 	/* a CPU serves its own queues at least every second time, whatever the policy says */
 	if ((waiting || goes_on) && nr_domains > 1 && !cctx->pulled &&
 	    rl_balance_pull(cpu, own, rl_ratio16(queued, nr_cpus_of(own)), false)) {

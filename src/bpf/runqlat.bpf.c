@@ -45,6 +45,19 @@ struct rq_cpu {
 	u64 missed; /* waits whose begin or end was not seen, or that there was no room to record */
 };
 
+/* Who waited longest; src/runqlat/longest.rs repeats the layout. Waits of less are not worth the look. */
+#define RQ_LONGEST_NS 1000000
+#define RQ_PRIO_NICE_0 120
+enum rq_longest_of { RQ_USUAL = 0, RQ_NICED = 1, RQ_NR_LONGEST = 2 };
+
+struct rq_longest {
+	u64 wait_ns;
+	u64 epoch;
+	s32 pid;
+	s32 prio;
+	char comm[16];
+};
+
 struct rq_task {
 	u64 since_ns; /* 0: not waiting */
 	u32 kind;     /* enum rq_kind */
@@ -79,6 +92,13 @@ struct {
 	__type(key, u32);
 	__type(value, struct rq_cpu);
 } cpus SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RQ_NR_LONGEST);
+	__type(key, u32);
+	__type(value, struct rq_longest);
+} longest SEC(".maps");
 
 static __always_inline struct rq_cpu *this_cpu(void)
 {
@@ -148,6 +168,20 @@ static __always_inline void record(struct rq_cpu *c, u32 kind, u64 wait_ns)
 	}
 	if (wait_ns > h->max_ns)
 		h->max_ns = wait_ns;
+}
+
+static __always_inline void record_longest(struct task_struct *p, u64 wait_ns)
+{
+	u32 of = p->prio > RQ_PRIO_NICE_0 ? RQ_NICED : RQ_USUAL;
+	struct rq_longest *l = bpf_map_lookup_elem(&longest, &of);
+
+	if (!l || (l->epoch == epoch && l->wait_ns >= wait_ns))
+		return;
+	l->epoch = epoch;
+	l->wait_ns = wait_ns;
+	l->pid = p->pid;
+	l->prio = p->prio;
+	bpf_probe_read_kernel_str(l->comm, sizeof(l->comm), p->comm);
 }
 
 static __always_inline void record_migration(struct rq_cpu *c, u32 from, u32 to)
@@ -232,7 +266,11 @@ static __always_inline void wait_ends(struct task_struct *p, u64 now)
 		return;
 	if (t->since_ns) {
 		/* The clocks of two CPUs may differ by a little. */
-		record(c, t->kind, now > t->since_ns ? now - t->since_ns : 0);
+		u64 wait_ns = now > t->since_ns ? now - t->since_ns : 0;
+
+		record(c, t->kind, wait_ns);
+		if (wait_ns > RQ_LONGEST_NS)
+			record_longest(p, wait_ns);
 		t->since_ns = 0;
 	} else if (t->last_cpu) {
 		/* Not the first sight of the task, and yet it runs without having waited. */

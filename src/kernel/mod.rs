@@ -5,11 +5,13 @@
 //! - [`slots`]: publishing a policy into the two slots that BPF reads
 //! - [`scheduler`]: open, load, attach, read events and counters, detach
 //! - [`preflight`]: what can be said before loading, in words
+//! - [`programs`]: what loaded programs cost to verify, and how large they are
 //! - [`probe`]: the policy's arithmetic as BPF programs run by `test_run`, for parity, benchmark and publication tests
 
 pub mod domains;
 pub mod preflight;
 pub mod probe;
+pub mod programs;
 pub mod scheduler;
 pub mod slots;
 

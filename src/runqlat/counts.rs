@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 
 use super::hist::{BUCKETS, Histogram};
+use super::longest::Longest;
 
 /// `enum rq_kind`: what a wait began with.
 pub const KINDS: usize = 2;
@@ -16,7 +17,7 @@ const HIST_WORDS: usize = BUCKETS + 3;
 pub const CPU_WORDS: usize = KINDS * HIST_WORDS + DISTANCES + 1;
 
 /// A reading of the counters, summed over all CPUs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     /// Waits that began with a wakeup, and with a preemption.
     pub waits: [Histogram; KINDS],
@@ -24,6 +25,8 @@ pub struct Counts {
     pub migrations: [u64; DISTANCES],
     /// Waits that were not recorded.
     pub missed: u64,
+    /// Whose wait was longest: of tasks of nice 0 or less and of those above. A maximum, so of one epoch only.
+    pub longest: [Longest; 2],
 }
 
 impl Counts {
@@ -63,6 +66,7 @@ impl Counts {
             waits: [self.waits[0].since(&earlier.waits[0]), self.waits[1].since(&earlier.waits[1])],
             migrations: self.migrations,
             missed: self.missed.saturating_sub(earlier.missed),
+            longest: self.longest.clone(),
         };
         for (count, then) in difference.migrations.iter_mut().zip(&earlier.migrations) {
             *count = count.saturating_sub(*then);
@@ -79,6 +83,9 @@ impl Counts {
             *mine += theirs;
         }
         self.missed += other.missed;
+        for (mine, theirs) in self.longest.iter_mut().zip(&other.longest) {
+            *mine = std::mem::take(mine).or(theirs.clone());
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! Runqueue latency under any scheduler, by one yardstick: how long tasks wait between being runnable and running, and
 //! how far they travel between CPUs.
 //!
-//! Reading order: `hist` (buckets, percentiles, the picture), `counts` (what the BPF side counts), `report`, `tracer`.
+//! Reading order: `hist` (buckets, percentiles, the picture), `counts` (what the BPF side counts), `longest` (whose), `report`,
+//! `tracer`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::process::print;
 
 pub mod counts;
 pub mod hist;
+pub mod longest;
 pub mod report;
 mod tracer;
 
@@ -25,8 +27,9 @@ mod skel {
 
 pub use counts::Counts;
 pub use hist::Histogram;
+pub use longest::Longest;
 pub use report::{Latency, Migrations, Report, Waiting};
-pub use tracer::Tracer;
+pub use tracer::{Tracer, programs};
 
 /// How often a wait for the next report looks for Ctrl-C.
 const POLL: Duration = Duration::from_millis(50);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::counts::{Counts, DISTANCES};
 use super::hist::{Histogram, RELATIVE_ERROR};
+use super::longest::Longest;
 
 /// Waits of one kind. Percentiles are within [`Report::relative_error`]; the rest is exact.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -65,6 +66,10 @@ pub struct Report {
     pub migrations: Migrations<u64>,
     /// Tasks still waiting when the report was made.
     pub waiting: Waiting,
+    /// The longest wait among tasks of nice 0 or less.
+    pub longest: Longest,
+    /// The longest wait among tasks of nice 1 or more, which may have to wait.
+    pub longest_niced: Longest,
     /// How long was measured.
     pub seconds: f64,
     /// Waits whose begin or end was not seen, or that could not be recorded.
@@ -130,6 +135,8 @@ impl Report {
             preempt: Latency::new(&counts.waits[1]),
             migrations: Migrations::new(counts.migrations),
             waiting,
+            longest: counts.longest[0].clone(),
+            longest_niced: counts.longest[1].clone(),
             seconds,
             missed: counts.missed,
             relative_error: RELATIVE_ERROR,
@@ -150,6 +157,12 @@ impl Report {
             "migrations/s  same core {:.0}  same LLC {:.0}  same node {:.0}  other node {:.0}",
             rates.smt, rates.llc, rates.node, rates.numa
         );
+        for (label, longest) in [("longest", &self.longest), ("longest, nice > 0", &self.longest_niced)] {
+            if longest.wait_us > 0.0 {
+                let _ =
+                    writeln!(out, "{label}: {} us, {}, nice {}", figure(longest.wait_us), longest.task, longest.nice);
+            }
+        }
         let _ = writeln!(
             out,
             "{:.1} s measured; percentiles in us, +-{:.1} %; {} waits missed; {} tasks still waiting, the first for {} us",

@@ -7,13 +7,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags};
 use scx_utils::Topology;
 
 use super::counts::{CPU_WORDS, Counts};
+use super::longest::Longest;
 use super::report::{Report, Waiting};
 use super::skel::{OpenRunqlatSkel, RunqlatSkel, RunqlatSkelBuilder};
+use crate::kernel::programs::{ProgramCost, of_object};
 
 /// Where the kernel describes its own types, which the tracepoint programs are checked against.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -150,8 +152,26 @@ impl Tracer {
             .lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)
             .context("reading the tracer's counters")?
             .context("the tracer's counters are missing")?;
-        Counts::decode(&per_cpu, self.epoch)
+        let mut counts = Counts::decode(&per_cpu, self.epoch)?;
+        for (of, longest) in counts.longest.iter_mut().enumerate() {
+            let key = (of as u32).to_ne_bytes();
+            let noted =
+                self.skel.maps.longest.lookup_percpu(&key, MapFlags::ANY).context("reading the longest waits")?;
+            *longest = Longest::decode(&noted.unwrap_or_default(), self.epoch);
+        }
+        Ok(counts)
     }
+}
+
+/// What the tracer's programs cost to verify; loads them for this purpose, and attaches nothing.
+///
+/// # Errors
+/// When the kernel does not load them.
+pub fn programs() -> Result<Vec<ProgramCost>> {
+    let mut storage = MaybeUninit::uninit();
+    let open = RunqlatSkelBuilder::default().open(&mut storage).context("opening the tracer's BPF object")?;
+    let skel = open.load().context("loading the tracer's BPF object")?;
+    of_object(skel.object())
 }
 
 /// Tells the programs which core, last-level cache and NUMA node each CPU belongs to.

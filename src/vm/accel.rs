@@ -78,6 +78,7 @@ fn probe(cache: &Path, kernel: &Kernel) -> bool {
         topology: &topology,
         kvm: true,
         timeout: PROBE_TIMEOUT,
+        silence: Duration::MAX,
         rwdir: &rwdir,
         records: &records_of(&rwdir),
         cwd: Path::new("/"),

@@ -5,6 +5,7 @@
 //! goes to `console.log`; the command's output comes through a virtio port of its own, a socket here; the exit code is a
 //! file in the shared folder, written last.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -45,6 +46,8 @@ pub(super) struct Boot<'a> {
     pub kvm: bool,
     /// Of the whole run, booting included.
     pub timeout: Duration,
+    /// Without output of the command, booting included.
+    pub silence: Duration,
     /// The folder that the guest may write.
     pub rwdir: &'a Path,
     /// Where logs and exit code go: inside of `rwdir`.
@@ -115,6 +118,11 @@ impl Boot<'_> {
         start: Instant,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Option<VmError> {
+        let heard = Cell::new(start);
+        let mut sink = |bytes: &[u8]| {
+            heard.set(Instant::now());
+            sink(bytes);
+        };
         while !group.ended() {
             if interrupted() {
                 return Some(VmError::Interrupted);
@@ -122,8 +130,11 @@ impl Boot<'_> {
             if start.elapsed() >= self.timeout {
                 return Some(self.lost(GuestEnd::Timeout(self.timeout), log));
             }
+            if heard.get().elapsed() >= self.silence {
+                return Some(self.lost(GuestEnd::Silent(self.silence), log));
+            }
             match events.recv_timeout(POLL) {
-                Ok(event) => log.take(event, sink),
+                Ok(event) => log.take(event, &mut sink),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL),
             }

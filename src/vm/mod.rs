@@ -71,6 +71,9 @@ pub enum GuestEnd {
     /// It was stopped after this time.
     #[error("stopped after {} s", .0.as_secs())]
     Timeout(Duration),
+    /// It was stopped because its command had printed nothing for this time.
+    #[error("stopped after {} s without output", .0.as_secs())]
+    Silent(Duration),
     /// Its kernel panicked or oopsed.
     #[error("the guest's kernel crashed")]
     Panic,
@@ -135,6 +138,7 @@ pub fn run(args: &VmArgs) -> anyhow::Result<i32> {
         topology: Shape { cpus: args.cpus, llcs: args.llcs, nodes: args.nodes, smt: args.smt },
         memory: args.memory.clone(),
         timeout,
+        silence: Duration::MAX,
         rwdir: args.rwdir.clone(),
         accel: args.accel,
     };
@@ -169,6 +173,7 @@ pub struct Vm {
     topology: Shape,
     memory: String,
     timeout: Duration,
+    silence: Duration,
     rwdir: Option<PathBuf>,
     accel: Accel,
 }
@@ -202,6 +207,7 @@ impl Default for Vm {
             topology: Shape { cpus: 4, llcs: 2, nodes: 1, smt: false },
             memory: "2G".to_owned(),
             timeout: Duration::from_secs(600),
+            silence: Duration::MAX,
             rwdir: None,
             accel: Accel::Auto,
         }
@@ -250,6 +256,13 @@ impl Vm {
         self
     }
 
+    /// Stop a guest whose command prints nothing for this time, booting included. For commands that print often: a
+    /// guest that hangs is noticed long before its time is up.
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
     /// A release or its beginning (`6.18`), an image, or a folder with one.
     pub fn kernel(mut self, kernel: &str) -> Self {
         self.kernel = Some(kernel.to_owned());
@@ -273,10 +286,19 @@ impl Vm {
     /// # Errors
     /// [`VmError::Unavailable`] when no VM can run on this machine; the others when this one did not.
     pub fn run(&self, script: &str) -> Result<VmOutput, VmError> {
+        self.run_watched(script, &mut |_| ())
+    }
+
+    /// As [`Vm::run`], and hands on the output as it comes. Should the guest have to boot again, it comes again.
+    ///
+    /// # Errors
+    /// As [`Vm::run`].
+    pub fn run_watched(&self, script: &str, on_output: &mut dyn FnMut(&[u8])) -> Result<VmOutput, VmError> {
         let command = ["bash", "-c", script].map(str::to_owned);
         self.with_boot(&command, |boot| {
             let mut output = Vec::new();
             let ended = boot.run(&mut |bytes| {
+                on_output(bytes);
                 output.extend_from_slice(&bytes[..bytes.len().min(OUTPUT_MAX - output.len())]);
             })?;
             let dmesg = fs::read(boot.records.join("dmesg.txt")).context("reading the guest's kernel log")?;
@@ -309,6 +331,7 @@ impl Vm {
             topology: &topology,
             kvm,
             timeout: self.timeout,
+            silence: self.silence,
             rwdir: &rwdir,
             records: &records_of(&rwdir),
             cwd: &cwd,

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Real-time hogs. Before Linux 7.0 nothing but the hogs themselves leaves time to sched_ext tasks on a hogged CPU (the
+# kernel's reserve for the fair class is not theirs), so what is pinned there waits for the hog to end, under any
+# scheduler, EEVDF's reserve apart. What is not pinned must not.
+. "${0%/*}/lib.sh"
+
+# what the longest hog below takes, and a second
+PINNED_MS=$((SECS * 1000 + 1000))
+ANY_MS=$PINNED_MS
+hog() { gust taskset -c "$1" chrt -f 50 sh -c 'while :; do :; done'; }
+
+storm_start --heuristic
+gust stress --cpu 2 --switch 2 --pipe 1
+sleep 1
+# one CPU of a last-level cache, then the whole other cache
+hog 1
+sleep $((SECS / 2))
+calm
+gust stress --cpu 2 --switch 2 --pipe 1
+hog 2
+hog 3
+sleep $((SECS / 2))
+calm
+# on all CPUs at once, for most of the time
+gust stress --sched fifo --sched-prio 10 --cpu "$CPUS" --cpu-load 70 --cpu-load-slice -20
+gust stress --cpu 2 --switch 2
+sleep $((SECS / 2))
+storm_stop
+echo "done"
