@@ -4,31 +4,54 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// A program, and where it comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
     /// Its file's name.
     pub name: &'static str,
-    /// How to get it.
-    pub install: &'static str,
+    /// Debian's package; none where there is none.
+    pub package: Option<&'static str>,
 }
 
 /// stress-ng.
-pub const STRESS_NG: Tool = Tool { name: "stress-ng", install: "apt install stress-ng" };
+pub const STRESS_NG: Tool = Tool::of("stress-ng", "stress-ng");
 /// hackbench.
-pub const HACKBENCH: Tool = Tool { name: "hackbench", install: "apt install rt-tests" };
+pub const HACKBENCH: Tool = Tool::of("hackbench", "rt-tests");
 
 impl Tool {
+    /// A program of a Debian package.
+    pub const fn of(name: &'static str, package: &'static str) -> Tool {
+        Tool { name, package: Some(package) }
+    }
+
     /// The program's file.
     ///
     /// # Errors
     /// It is not installed; says how to.
     pub fn check(&self) -> Result<PathBuf> {
-        find(self.name).with_context(|| format!("{} is not installed: {}", self.name, self.install))
+        find(self.name).with_context(|| match self.package {
+            Some(package) => format!("{} is not installed: apt install {package}", self.name),
+            None => format!("{} is not on PATH, and Debian has no package of it: build it from source", self.name),
+        })
+    }
+
+    /// For the record: the package's version, or the file's checksum where there is no package.
+    pub fn version(&self) -> Option<String> {
+        if let Some(package) = self.package {
+            let asked =
+                Command::new("dpkg-query").args(["-W", "-f", "${Package} ${Version}", package]).output().ok()?;
+            if asked.status.success() {
+                return Some(String::from_utf8_lossy(&asked.stdout).into_owned());
+            }
+        }
+        let sum = Sha256::digest(std::fs::read(find(self.name)?).ok()?);
+        Some(format!("sha256 {}", sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()))
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a scheduler's BPF programs cost for each wakeup, by the kernel's statistics, while hackbench runs. A cell of its
+//! What a scheduler's BPF programs cost, by the kernel's statistics, while hackbench runs. A cell of its
 //! own, because measuring slows every program down.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub fn figures() -> Vec<&'static str> {
 pub fn measure(site: &Site<'_>) -> Result<BTreeMap<String, f64>> {
     let _measuring = Measuring::start()?;
     let (before, begin) = (progs::list()?, Instant::now());
-    site.run("hackbench", Command::new("hackbench").args(["-p", "-g", "4", "-l", "150"]))?;
+    site.run("hackbench", Command::new("hackbench").args(["-p", "-g", "4", "-l", "300"]))?;
     let cpu_ns = begin.elapsed().as_nanos() as f64 * site.cpus as f64;
     let figures = difference(&before, &progs::list()?, cpu_ns);
     ensure!(!figures.is_empty(), "no BPF program of a scheduler ran");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::bpf_cost;
@@ -76,6 +76,28 @@ pub struct Cell {
     pub counts: Option<Counts>,
 }
 
+impl Cell {
+    /// One that could not even begin.
+    pub fn refused(job: Job, place: (usize, usize, &str), complaint: String, kernel: Vec<String>) -> Cell {
+        Cell { complaint: Some(complaint), kernel, ..Cell::empty(job, place) }
+    }
+
+    fn empty(job: Job, (round, position, scheduler): (usize, usize, &str)) -> Cell {
+        Cell {
+            round,
+            position,
+            scheduler: scheduler.into(),
+            workload: job.name(),
+            figures: BTreeMap::new(),
+            seconds: 0.0,
+            latency: None,
+            complaint: None,
+            kernel: Vec::new(),
+            counts: None,
+        }
+    }
+}
+
 /// Runs one job under the scheduler that is attached. What goes wrong is in the cell.
 ///
 /// # Errors
@@ -88,7 +110,6 @@ pub fn run(
     tracer: &mut Option<Tracer>,
     kernel_log: &mut KernelLog,
 ) -> Result<Cell> {
-    let (round, position, scheduler) = place;
     if let Some(tracer) = tracer {
         tracer.reset()?;
     }
@@ -101,27 +122,15 @@ pub fn run(
         measured = Some(counts);
     }
     let seconds = begin.elapsed().as_secs_f64();
-    anyhow::ensure!(!site.stop.requested(), "interrupted");
+    ensure!(!site.stop.requested(), "interrupted");
     let stayed = attached.check();
     if stayed.is_err() {
         std::thread::sleep(LAST_WORDS);
     }
     let kernel = kernel_log.complaints()?;
+    let mut cell = Cell { seconds, latency, kernel, counts: measured, ..Cell::empty(job, place) };
     // A scheduler that was thrown out is the reason, whatever the workload says.
-    let outcome = stayed.with_context(|| format!("{scheduler} did not stay attached")).and(ran);
-    let mut cell = Cell {
-        round,
-        position,
-        scheduler: scheduler.into(),
-        workload: job.name(),
-        figures: BTreeMap::new(),
-        seconds,
-        latency,
-        complaint: None,
-        kernel,
-        counts: measured,
-    };
-    match outcome {
+    match stayed.with_context(|| format!("{} did not stay attached", cell.scheduler)).and(ran) {
         Ok(figures) => cell.figures = figures,
         Err(error) => cell.complaint = Some(format!("{error:#}")),
     }

@@ -36,6 +36,22 @@ pub struct Contender {
     pub version: String,
 }
 
+/// Something that is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// A scheduler or a workload.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Skipped {
+    /// Leaves it out.
+    pub fn new(name: &str, reason: impl Into<String>) -> Skipped {
+        Skipped { name: name.into(), reason: reason.into() }
+    }
+}
+
 /// What the user asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -55,7 +71,7 @@ pub struct Wanted<'a> {
 ///
 /// # Errors
 /// A name that nobody has, one twice, or one that was asked for and cannot be had.
-pub fn select(wanted: &Wanted<'_>) -> Result<(Vec<Contender>, Vec<(String, String)>)> {
+pub fn select(wanted: &Wanted<'_>) -> Result<(Vec<Contender>, Vec<Skipped>)> {
     let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
     for name in wanted.names {
         ensure!(
@@ -74,7 +90,7 @@ pub fn select(wanted: &Wanted<'_>) -> Result<(Vec<Contender>, Vec<(String, Strin
     for name in PEERS.into_iter().filter(|name| is_wanted(name)) {
         match find_peer(name, wanted.peers) {
             Some(path) => chosen.push(contender(name, vec![path.display().to_string()])),
-            None if wanted.names.is_empty() => left_out.push((name.to_string(), "not installed: make peers".into())),
+            None if wanted.names.is_empty() => left_out.push(Skipped::new(name, "not installed: make peers")),
             None => bail!("{name} is not installed: make peers"),
         }
     }
@@ -87,7 +103,7 @@ pub fn select(wanted: &Wanted<'_>) -> Result<(Vec<Contender>, Vec<(String, Strin
             chosen.push(contender(FROZEN, ours(&["--frozen".into(), file.display().to_string()])));
         }
         Some(_) => {}
-        None if wanted.names.is_empty() => left_out.push((FROZEN.into(), "no --checkpoint was given".into())),
+        None if wanted.names.is_empty() => left_out.push(Skipped::new(FROZEN, "no --checkpoint was given")),
         None => ensure!(!is_wanted(FROZEN), "--schedulers {FROZEN} needs --checkpoint FILE"),
     }
     for variant in wanted.variants {
@@ -128,10 +144,10 @@ fn find_peer(name: &str, peers: Option<&Path>) -> Option<PathBuf> {
 }
 
 impl Contender {
-    /// Asks the program for its version. `folder` is for its output.
+    /// Asks the program for its version, for the record. `folder` is for its output.
     ///
     /// # Errors
-    /// It does not say.
+    /// It cannot be started, or does not end.
     pub fn ask_version(&mut self, folder: &Path, stop: &Stop) -> Result<()> {
         let Some(program) = self.command.first() else {
             self.version = format!("Linux {}", system::kernel_release()?);
@@ -140,8 +156,9 @@ impl Contender {
         let log = folder.join("version.log");
         let mut process = Process::spawn_logged(Command::new(program).arg("--version"), program, &log)?;
         let status = process.wait_within(VERSION_LIMIT, stop)?;
-        ensure!(status.success(), "{program} --version failed ({status}): {}", system::tail(&log));
-        self.version = system::tail(&log).lines().next().unwrap_or_default().trim().into();
+        let words = system::tail(&log);
+        let first = if status.success() { words.lines().next() } else { None };
+        self.version = first.unwrap_or("version unknown").trim().into();
         Ok(())
     }
 
@@ -237,7 +254,7 @@ mod tests {
         assert_eq!(names[7..], ["heuristic", "slow", "lav2"]);
         assert_eq!(chosen[8].command, ["/bin/scx_rl", "--heuristic", "--slice-us", "20000"]);
         assert_eq!(chosen[9].command, [&folder.join("scx_lavd").display().to_string(), "--performance"]);
-        assert_eq!(left_out, [("frozen".to_string(), "no --checkpoint was given".to_string())]);
+        assert_eq!(left_out, [Skipped::new("frozen", "no --checkpoint was given")]);
 
         let checkpoint = folder.join("scx_lavd");
         let names = owned(&["frozen", "eevdf"]);

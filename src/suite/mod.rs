@@ -5,6 +5,7 @@
 //! Reading order: `workload` (what is run), `contender` (what is compared), `cell` (one under the other), `bpf_cost`,
 //! `summary` (what the cells say), `table`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ mod table;
 mod workload;
 
 use cell::{Cell, Job};
-use contender::{Attached, Contender, EEVDF, Wanted};
+use contender::{Attached, Contender, EEVDF, Skipped, Wanted};
 use summary::Findings;
 use workload::{Site, Workload};
 
@@ -32,6 +33,8 @@ use crate::runqlat::Tracer;
 
 /// How long attaching and detaching take, for the estimate.
 const ATTACH_GUESS: Duration = Duration::from_secs(6);
+/// How often a scheduler is given the chance to attach in a round.
+const ATTACH_TRIES: usize = 2;
 
 /// Compare schedulers on real programs: EEVDF, the published ones, and scx_rl.
 ///
@@ -122,8 +125,10 @@ pub struct Summary {
     pub baseline: String,
     /// What was compared.
     pub schedulers: Vec<Contender>,
+    /// The workloads' programs: packages and versions.
+    pub tools: BTreeMap<&'static str, String>,
     /// Schedulers and workloads that were left out, and why.
-    pub skipped: Vec<(String, String)>,
+    pub skipped: Vec<Skipped>,
     /// What was found.
     #[serde(flatten)]
     pub findings: Findings,
@@ -136,7 +141,7 @@ struct Plan {
     contenders: Vec<Contender>,
     workloads: Vec<&'static Workload>,
     bpf_cost: bool,
-    skipped: Vec<(String, String)>,
+    skipped: Vec<Skipped>,
 }
 
 /// The subcommand. All processes it started have ended when it returns, and no scheduler is attached.
@@ -165,13 +170,7 @@ pub fn run(args: &SuiteArgs) -> Result<()> {
         log::warn!("{} stays: {error}", site.folder.display());
     }
     let summary = done?;
-    let text = serde_json::to_string_pretty(&summary).context("writing JSON")? + "\n";
-    let tables = table::render(&summary);
-    for (name, text) in [("summary.json", &text), ("summary.md", &tables)] {
-        let path = out_dir.join(name);
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
-    println!("\n{tables}\nAll numbers: {}", out_dir.join("summary.json").display());
+    println!("\n{}\nAll numbers: {}", table::render(&summary), out_dir.join("summary.json").display());
     ensure!(summary.complete, "interrupted; what was measured is in {}", out_dir.display());
     Ok(())
 }
@@ -202,7 +201,7 @@ fn plan(args: &SuiteArgs) -> Result<Plan> {
     for workload in workload::ALL.iter().filter(|workload| is_wanted(workload.name)) {
         match workload.tools.iter().find_map(|tool| tool.check().err()) {
             None => workloads.push(workload),
-            Some(error) => skipped.push((workload.name.into(), error.to_string())),
+            Some(error) => skipped.push(Skipped::new(workload.name, error.to_string())),
         }
     }
     Ok(Plan { contenders, workloads, bpf_cost: is_wanted(bpf_cost::NAME), skipped })
@@ -228,7 +227,7 @@ fn list(plan: &Plan) -> Result<()> {
     if plan.bpf_cost {
         text += &format!("  {:<18}what the scheduler's BPF programs cost under hackbench\n", bpf_cost::NAME);
     }
-    for (name, reason) in &plan.skipped {
+    for Skipped { name, reason } in &plan.skipped {
         text += &format!("left out:\n  {name:<18}{reason}\n");
     }
     crate::process::print(&text)
@@ -247,23 +246,26 @@ fn measure(
         contender.ask_version(&site.folder, site.stop)?;
     }
     let warm_up = prepare(&mut plan, site)?;
-    let jobs: Vec<Job> = plan.workloads.iter().map(|&workload| Job::Workload(workload)).collect();
-    let jobs: Vec<Job> = jobs.into_iter().chain(plan.bpf_cost.then_some(Job::BpfCost)).collect();
+    let workloads = plan.workloads.iter().map(|&workload| Job::Workload(workload));
+    let jobs: Vec<Job> = workloads.chain(plan.bpf_cost.then_some(Job::BpfCost)).collect();
     let results = out_dir.join("results.jsonl");
     let mut run = Run {
         args,
-        contenders: &plan.contenders,
+        plan: &plan,
         jobs: &jobs,
         site,
-        logs: out_dir.join("logs"),
+        machine,
+        out_dir,
         results: File::create(&results).with_context(|| format!("creating {}", results.display()))?,
         tracer: if args.no_tracer { None } else { Some(Tracer::start()?) },
         kernel_log: KernelLog::from_now()?,
         cells: Vec::new(),
         estimate: (warm_up + ATTACH_GUESS) * u32::try_from(plan.contenders.len() * args.rounds)?,
-        begin: Instant::now(),
+        begin,
+        rounds_begin: Instant::now(),
     };
-    fs::create_dir_all(&run.logs).with_context(|| format!("creating {}", run.logs.display()))?;
+    let logs = run.logs();
+    fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
     println!(
         "{} schedulers x {} workloads x {} rounds: about {}",
         plan.contenders.len(),
@@ -271,28 +273,11 @@ fn measure(
         args.rounds,
         minutes(run.estimate)
     );
-    let complete = match run.rounds() {
-        Ok(()) => true,
-        Err(error) if run.cells.is_empty() || !site.stop.requested() => return Err(error),
-        Err(_) => false,
-    };
-    let cells = run.cells;
-    let names: Vec<String> = plan.contenders.iter().map(|contender| contender.name.clone()).collect();
-    Ok(Summary {
-        version: scx_utils::build_id::full_version(env!("CARGO_PKG_VERSION")),
-        kernel: system::kernel_release()?,
-        topology: machine,
-        seed: args.seed,
-        rounds: args.rounds,
-        rounds_done: cells.iter().map(|cell| cell.round + 1).max().unwrap_or(0),
-        complete,
-        tracer: !args.no_tracer,
-        baseline: args.baseline.clone(),
-        findings: Findings::new(&cells, &names, &args.baseline, &plan.workloads, args.seed),
-        schedulers: plan.contenders,
-        skipped: plan.skipped,
-        total_seconds: begin.elapsed().as_secs_f64(),
-    })
+    match run.rounds() {
+        Ok(()) => run.sum_up(true),
+        Err(error) if run.cells.is_empty() || !site.stop.requested() => Err(error),
+        Err(_) => run.sum_up(false),
+    }
 }
 
 /// Prepares each workload and runs it once under the kernel's own scheduler, so that programs and files are in memory; how
@@ -313,7 +298,7 @@ fn prepare(plan: &mut Plan, site: &Site<'_>) -> Result<Duration> {
             Err(_) if site.stop.requested() => bail!("interrupted"),
             Err(error) => {
                 println!("  {:<18}left out: {error:#}", workload.name);
-                plan.skipped.push((workload.name.into(), format!("failed in the warm-up: {error:#}")));
+                plan.skipped.push(Skipped::new(workload.name, format!("failed in the warm-up: {error:#}")));
             }
         }
     }
@@ -325,30 +310,38 @@ fn prepare(plan: &mut Plan, site: &Site<'_>) -> Result<Duration> {
 /// The rounds.
 struct Run<'a> {
     args: &'a SuiteArgs,
-    contenders: &'a [Contender],
+    plan: &'a Plan,
     jobs: &'a [Job],
     site: &'a Site<'a>,
-    logs: PathBuf,
+    machine: Machine,
+    out_dir: &'a Path,
     results: File,
     tracer: Option<Tracer>,
     kernel_log: KernelLog,
     cells: Vec<Cell>,
     estimate: Duration,
     begin: Instant,
+    rounds_begin: Instant,
 }
 
 impl Run<'_> {
+    fn logs(&self) -> PathBuf {
+        self.out_dir.join("logs")
+    }
+
     fn rounds(&mut self) -> Result<()> {
-        let turns: Vec<usize> = (0..self.contenders.len()).collect();
+        let contenders = &self.plan.contenders;
+        let turns: Vec<usize> = (0..contenders.len()).collect();
         let total = turns.len() * self.args.rounds;
         for round in 0..self.args.rounds {
             for (position, turn) in order::order(&turns, self.args.seed, round).into_iter().enumerate() {
                 let done = round * turns.len() + position;
-                // The estimate serves until a round shows how long one takes.
+                let elapsed = self.rounds_begin.elapsed();
+                // The estimate serves until a round has shown how long one takes.
                 let left = if round == 0 {
-                    self.estimate.saturating_sub(self.begin.elapsed())
+                    self.estimate.saturating_sub(elapsed)
                 } else {
-                    self.begin.elapsed() * u32::try_from(total - done)? / u32::try_from(done)?
+                    elapsed * u32::try_from(total - done)? / u32::try_from(done)?
                 };
                 println!(
                     "round {}/{}, {}/{}: {} ({} left)",
@@ -356,42 +349,43 @@ impl Run<'_> {
                     self.args.rounds,
                     position + 1,
                     turns.len(),
-                    self.contenders[turn].name,
+                    contenders[turn].name,
                     minutes(left)
                 );
-                self.turn(&self.contenders[turn], round, position)?;
+                self.turn(&contenders[turn], round, position)?;
             }
+            // So that a machine that dies later takes only what came later.
+            self.sum_up(false)?;
         }
         Ok(())
     }
 
     /// All jobs under one scheduler.
     fn turn(&mut self, contender: &Contender, round: usize, position: usize) -> Result<()> {
+        let place = (round, position, contender.name.as_str());
         let mut attached: Option<Attached> = None;
+        let mut refusals = Vec::new();
         for (number, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.concerns(contender)) {
-            let mut current = match attached.take() {
-                Some(current) => current,
-                None => {
-                    let log = self.logs.join(format!("{}-{}-{number}.log", contender.name, round + 1));
-                    match contender.attach(&log, self.site.stop) {
-                        Ok(current) => current,
-                        Err(_) if self.site.stop.requested() => bail!("interrupted"),
-                        Err(error) => {
-                            let error = error.context("it did not attach");
-                            self.record(failed(*job, (round, position, &contender.name), &error))?;
-                            system::wait_detached()?;
-                            continue;
-                        }
-                    }
+            if attached.is_none() && refusals.len() < ATTACH_TRIES {
+                let log = self.logs().join(format!("{}-{}-{number}.log", contender.name, round + 1));
+                match contender.attach(&log, self.site.stop) {
+                    Ok(current) => attached = Some(current),
+                    Err(_) if self.site.stop.requested() => bail!("interrupted"),
+                    Err(error) => refusals.push(format!("it did not attach: {error:#}")),
                 }
+            }
+            let Some(current) = &mut attached else {
+                system::wait_detached()?;
+                let kernel = self.kernel_log.complaints()?;
+                let complaint = refusals.last().cloned().unwrap_or_default();
+                self.record(Cell::refused(*job, place, complaint, kernel))?;
+                continue;
             };
-            let place = (round, position, contender.name.as_str());
-            let cell = cell::run(*job, place, &mut current, self.site, &mut self.tracer, &mut self.kernel_log)?;
-            self.record(cell)?;
+            let cell = cell::run(*job, place, current, self.site, &mut self.tracer, &mut self.kernel_log)?;
             // One that was thrown out is attached again.
-            if current.check().is_ok() {
-                attached = Some(current);
-            } else if let Err(error) = current.detach() {
+            let gone = if current.check().is_err() { attached.take() } else { None };
+            self.record(cell)?;
+            if let Some(Err(error)) = gone.map(Attached::detach) {
                 log::warn!("{}: {error:#}", contender.name);
             }
         }
@@ -399,6 +393,35 @@ impl Run<'_> {
             log::warn!("{} did not end as it should: {error:#}", contender.name);
         }
         Ok(())
+    }
+
+    /// Writes summary.json and summary.md from the cells there are.
+    fn sum_up(&self, complete: bool) -> Result<Summary> {
+        let Plan { contenders, workloads, skipped, .. } = self.plan;
+        let names: Vec<String> = contenders.iter().map(|contender| contender.name.clone()).collect();
+        let tools = workloads.iter().flat_map(|workload| workload.tools);
+        let summary = Summary {
+            version: scx_utils::build_id::full_version(env!("CARGO_PKG_VERSION")),
+            kernel: system::kernel_release()?,
+            topology: self.machine.clone(),
+            seed: self.args.seed,
+            rounds: self.args.rounds,
+            rounds_done: self.cells.iter().map(|cell| cell.round + 1).max().unwrap_or(0),
+            complete,
+            tracer: !self.args.no_tracer,
+            baseline: self.args.baseline.clone(),
+            schedulers: contenders.clone(),
+            tools: tools.filter_map(|tool| Some((tool.name, tool.version()?))).collect(),
+            skipped: skipped.clone(),
+            findings: Findings::new(&self.cells, &names, &self.args.baseline, workloads, self.args.seed),
+            total_seconds: self.begin.elapsed().as_secs_f64(),
+        };
+        let text = serde_json::to_string_pretty(&summary).context("writing JSON")? + "\n";
+        for (name, text) in [("summary.json", text), ("summary.md", table::render(&summary))] {
+            let path = self.out_dir.join(name);
+            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(summary)
     }
 
     fn record(&mut self, cell: Cell) -> Result<()> {
@@ -412,22 +435,6 @@ impl Run<'_> {
         }
         self.cells.push(cell);
         Ok(())
-    }
-}
-
-/// A cell that could not even begin.
-fn failed(job: Job, (round, position, scheduler): (usize, usize, &str), error: &anyhow::Error) -> Cell {
-    Cell {
-        round,
-        position,
-        scheduler: scheduler.into(),
-        workload: job.name(),
-        figures: Default::default(),
-        seconds: 0.0,
-        latency: None,
-        complaint: Some(format!("{error:#}")),
-        kernel: Vec::new(),
-        counts: None,
     }
 }
 

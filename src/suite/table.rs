@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::contender::Skipped;
 use super::summary::{Findings, Measured};
 use super::{Summary, bpf_cost};
 use crate::lab::statistics::Estimate;
@@ -43,14 +44,18 @@ fn number(value: f64) -> String {
     }
 }
 
-fn interval(estimate: &Estimate) -> String {
+/// A ratio; with its interval, if there were rounds to draw from.
+fn interval(estimate: &Estimate, rounds: usize) -> String {
+    if rounds < 2 {
+        return format!("{:.2}", estimate.value);
+    }
     format!("{:.2} [{:.2}, {:.2}]", estimate.value, estimate.low, estimate.high)
 }
 
 const NONE: &str = "-";
 
 /// Ratios to the baseline: a row for each figure, and the geometric mean.
-pub fn ratios(findings: &Findings, schedulers: &[String], baseline: &str) -> String {
+fn ratios(findings: &Findings, schedulers: &[String], baseline: &str, rounds: usize) -> String {
     let others: Vec<&String> = schedulers.iter().filter(|name| *name != baseline).collect();
     let mut rows = vec![header("ratio, more than 1 is better", &[&baseline.to_string()], &others)];
     for workload in &findings.workloads {
@@ -62,7 +67,7 @@ pub fn ratios(findings: &Findings, schedulers: &[String], baseline: &str) -> Str
             cells.push(base.map_or(NONE.into(), |base| format!("{} {}", number(base.median), figure.unit)));
             cells.extend(others.iter().map(|name| {
                 let ratio = row.schedulers.get(*name).and_then(|measured| measured.ratio.as_ref());
-                ratio.map_or(NONE.into(), interval)
+                ratio.map_or(NONE.into(), |ratio| interval(ratio, rounds))
             }));
             rows.push(cells);
         }
@@ -75,7 +80,7 @@ pub fn ratios(findings: &Findings, schedulers: &[String], baseline: &str) -> Str
         mean.push(overall.map_or(NONE.into(), |overall| {
             let missing = most - overall.workloads;
             let mark = if missing == 0 { String::new() } else { format!(" (without {missing})") };
-            interval(&overall.ratio) + &mark
+            interval(&overall.ratio, rounds) + &mark
         }));
         worst.push(overall.map_or(NONE.into(), |overall| format!("{:.2}: {}", overall.worst_ratio, overall.worst)));
     }
@@ -88,7 +93,7 @@ fn header(first: &str, second: &[&String], names: &[&String]) -> Vec<String> {
 }
 
 /// Medians with the least and the most.
-pub fn medians(findings: &Findings, schedulers: &[String]) -> String {
+fn medians(findings: &Findings, schedulers: &[String]) -> String {
     let names: Vec<&String> = schedulers.iter().collect();
     let mut rows = vec![header("median (min, max)", &[], &names)];
     let cell = |measured: &Measured| {
@@ -136,6 +141,32 @@ fn latencies(findings: &Findings, schedulers: &[String]) -> String {
     markdown(&rows)
 }
 
+/// Upper ends of the histogram's columns, as powers of two of 1 us; one more column has the rest.
+const COLUMNS: [usize; 8] = [4, 6, 8, 10, 12, 14, 16, 18];
+
+/// The same as a histogram: shares of all waits.
+fn histograms(findings: &Findings, schedulers: &[String]) -> String {
+    let short = |power: usize| match power {
+        0..10 => format!("{} us", 1u64 << power),
+        _ => format!("{} ms", 1u64 << (power - 10)),
+    };
+    let ends = COLUMNS.map(|power| format!("< {}", short(power)));
+    let mut rows = vec![header("waits, %", &[], &[])];
+    rows[0].extend(ends.into_iter().chain([format!(">= {}", short(COLUMNS[COLUMNS.len() - 1]))]));
+    for name in schedulers {
+        let Some(waits) = findings.runqueue_latency.get(name) else { continue };
+        // The octave n > 0 is [2^(n-1), 2^n) us.
+        let mut from = 0;
+        let shares = COLUMNS.map(|power| power + 1).into_iter().chain([usize::MAX]).map(|to| {
+            let count: u64 = waits.powers_of_two.iter().take(to).skip(from).sum();
+            from = to;
+            format!("{:.2}", 100.0 * count as f64 / waits.samples as f64)
+        });
+        rows.push([name.clone()].into_iter().chain(shares).collect());
+    }
+    markdown(&rows)
+}
+
 /// Everything, for people.
 pub fn render(summary: &Summary) -> String {
     let findings = &summary.findings;
@@ -153,7 +184,7 @@ pub fn render(summary: &Summary) -> String {
     if !summary.complete {
         let _ = writeln!(out, "**Incomplete**: {} of {} rounds.\n", summary.rounds_done, summary.rounds);
     }
-    let _ = writeln!(out, "{}", ratios(findings, &names, &summary.baseline));
+    let _ = writeln!(out, "{}", ratios(findings, &names, &summary.baseline, summary.rounds_done));
     out += "Medians over the rounds, as ratios to the first column, turned so that more than 1 is better, with 95 % \
             confidence intervals (bootstrap over rounds). A workload counts once: the geometric mean of its counted \
             figures. \"without N\": N workloads failed, so that mean is not comparable.\n\n";
@@ -165,6 +196,7 @@ pub fn render(summary: &Summary) -> String {
     }
     if !findings.runqueue_latency.is_empty() {
         let _ = writeln!(out, "{}", latencies(findings, &names));
+        let _ = writeln!(out, "{}", histograms(findings, &names));
     }
     out += &failures(summary);
     for contender in &summary.schedulers {
@@ -180,7 +212,7 @@ fn command(words: &[String]) -> String {
 
 fn failures(summary: &Summary) -> String {
     let mut out = String::new();
-    for (name, reason) in &summary.skipped {
+    for Skipped { name, reason } in &summary.skipped {
         let _ = writeln!(out, "- SKIPPED {name}: {reason}");
     }
     for failure in &summary.findings.failures {
@@ -210,6 +242,31 @@ mod tests {
         let text =
             markdown(&[vec!["what".into(), "a".into(), "bb".into()], vec!["x".into(), "12.5 us".into(), "-".into()]]);
         assert_eq!(text, "| what |       a |  bb |\n|:-----|--------:|----:|\n| x    | 12.5 us |   - |\n");
+    }
+
+    #[test]
+    fn waits_fall_into_the_columns_whose_ends_are_written() {
+        let mut histogram = crate::runqlat::Histogram::default();
+        // One below 16 us, two in [16, 64), one beyond 256 ms.
+        [15_000, 16_000, 63_000, 300_000_000].iter().for_each(|&wait_ns| histogram.add(wait_ns));
+        let mut findings = Findings::new(&[], &[], "eevdf", &[], 1);
+        findings.runqueue_latency.insert("eevdf".into(), crate::runqlat::Latency::new(&histogram));
+        let text = histograms(&findings, &["eevdf".into(), "missing".into()]);
+        let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+        assert_eq!(cells[0][2..4], ["< 16 us", "< 64 us"]);
+        assert_eq!(cells[0][10], ">= 256 ms");
+        assert_eq!(
+            (cells[2][1], cells[2][2], cells[2][3], cells[2][4], cells[2][10]),
+            ("eevdf", "25.00", "50.00", "0.00", "25.00")
+        );
+        assert_eq!(cells.len(), 3);
+    }
+
+    #[test]
+    fn an_interval_needs_rounds() {
+        let estimate = Estimate { value: 1.234, low: 1.1, high: 1.5 };
+        assert_eq!(interval(&estimate, 1), "1.23");
+        assert_eq!(interval(&estimate, 5), "1.23 [1.10, 1.50]");
     }
 
     #[test]

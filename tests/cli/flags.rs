@@ -75,6 +75,27 @@ fn version_and_statistics_are_told() {
 }
 
 #[test]
+fn the_suite_lists_what_there_is() {
+    let variant = ["--scheduler", "slow=scx_rl --heuristic --slice-us 20000"];
+    let list = scx_rl(&[&["suite", "--list", "--schedulers", "eevdf,heuristic"], &variant[..]].concat());
+    list.succeeds(&[
+        "eevdf             the kernel's own",
+        "scx_rl --heuristic",
+        "slow",
+        "--slice-us 20000",
+        "bpf-cost",
+    ]);
+    // What is not here is left out, with the reason.
+    for workload in ["compile", "hackbench-pipe", "cyclictest", "fio-compile", "nginx-wrk", "pgbench", "schbench-hogs"]
+    {
+        list.succeeds(&[workload]);
+    }
+    let some = scx_rl(&["suite", "--list", "--workloads", "perf-pipe,bpf-cost"]);
+    some.succeeds(&["perf-pipe", "frozen            no --checkpoint was given"]);
+    assert!(!some.stdout.contains("hackbench-pipe"), "{some:#?}");
+}
+
+#[test]
 fn without_a_balancer_it_says_which_there_are() {
     for args in [&[][..], &["--seed", "3"], &["--resume", "x"], &["--duration", "1"], &["--stats", "1"]] {
         scx_rl(args).fails(1, &["choose a balancer", "--learn", "--frozen FILE", "--heuristic", "--random", "--help"]);
@@ -146,6 +167,21 @@ fn senseless_values_are_refused_by_name() {
     scx_rl(&["checkpoint", "show"]).fails(2, &["<FILE>"]);
     scx_rl(&["replay", "x"]).fails(2, &["--checkpoint"]);
     scx_rl(&["bench", "--rounds", "0"]).fails(2, &["--rounds", "1..=1000"]);
+    for (args, parts) in [
+        (&["--rounds", "0"][..], &["--rounds must be from 1"][..]),
+        (&["--schedulers", "cfs"], &["no \"cfs\"", "eevdf, heuristic, frozen, scx_rusty", "--scheduler NAME=COMMAND"]),
+        (&["--schedulers", "eevdf,frozen"], &["frozen needs --checkpoint FILE"]),
+        (&["--schedulers", "heuristic"], &["ratios are to eevdf", "--baseline"]),
+        (&["--baseline", "nobody"], &["ratios are to nobody"]),
+        (&["--scheduler", "slow"], &["\"slow\" is not NAME=COMMAND"]),
+        (&["--scheduler", "slow=scx_nobody_has_this --fast"], &["slow: scx_nobody_has_this is not installed"]),
+        (&["--scheduler", "eevdf=scx_rl --heuristic"], &["two schedulers are called eevdf"]),
+        (&["--checkpoint", "/nonexistent.safetensors"], &["--checkpoint: no file /nonexistent.safetensors"]),
+        (&["--workloads", "compile,doom"], &["no \"doom\"", "compile, hackbench-pipe", "bpf-cost"]),
+    ] {
+        scx_rl(&[&["suite", "--list"], args].concat()).fails(1, parts);
+    }
+    scx_rl(&["suite", "--rounds", "many"]).fails(2, &["invalid value", "--rounds"]);
     scx_rl(&["runqlat", "--duration", "nan"]).fails(1, &["--duration", "positive number of seconds"]);
     scx_rl(&["runqlat", "--interval", "1e300"]).fails(1, &["--interval", "positive number of seconds"]);
 }
@@ -161,6 +197,7 @@ fn output_that_cannot_be_written_is_told() {
     for args in [
         &["--version"][..],
         &["--help-stats"],
+        &["suite", "--list"],
         &["checkpoint", "show", &checkpoint],
         &["checkpoint", "show", &checkpoint, "--json"],
         &["replay", &recording, "--checkpoint", &out],

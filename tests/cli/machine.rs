@@ -44,6 +44,16 @@ fn a_kernel_without_sched_ext_is_named_with_what_to_do() {
 }
 
 #[test]
+fn the_suite_needs_sched_ext_and_says_so_before_it_writes() {
+    if has_sched_ext() {
+        return skip_even_in_ci("this kernel has sched_ext");
+    }
+    for args in [&["suite", "--workloads", "stress-switch"][..], &["demo"]] {
+        scx_rl(args).fails(1, &["has no sched_ext", "CONFIG_SCHED_CLASS_EXT=y", "6.12", "scx_rl vm"]);
+    }
+}
+
+#[test]
 fn a_summary_that_cannot_be_written_is_told_before_attaching() {
     for path in ["/nonexistent/summary.json", "/", "/dev/null/summary.json"] {
         let outcome = scx_rl(&["--heuristic", "--duration", "1", "--summary", path]);
@@ -93,6 +103,7 @@ fn who_is_not_root_is_told_so() {
     nobody.scx_rl(&["bench", "--rounds", "1", "--decisions", "1000"]).fails(1, &["root is needed"]);
     if has_runqlat() {
         nobody.scx_rl(&["runqlat", "--duration", "0.1"]).fails(1, &["root"]);
+        nobody.scx_rl(&["progs"]).fails(1, &["listing BPF programs needs root"]);
     } else {
         skip("this kernel has no BTF: what runqlat says to who is not root was not tried");
     }

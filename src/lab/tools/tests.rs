@@ -166,8 +166,19 @@ sched delay: message 0 (usec) worker 0 (usec)
 }
 
 #[test]
-fn a_missing_tool_is_named_with_what_to_install() {
-    let tool = Tool { name: "no-such-tool-at-all", install: "apt install something" };
-    assert_eq!(tool.check().unwrap_err().to_string(), "no-such-tool-at-all is not installed: apt install something");
+fn a_missing_tool_is_named_with_what_to_do() {
+    let error = |tool: Tool| tool.check().unwrap_err().to_string();
+    assert_eq!(error(Tool::of("no-such-tool", "something")), "no-such-tool is not installed: apt install something");
+    assert!(error(Tool { name: "no-such-tool", package: None }).contains("build it from source"));
     assert!(find("sh").is_some());
+}
+
+#[test]
+fn versions_are_those_of_packages_or_of_files() {
+    let version = Tool { name: "sh", package: None }.version().unwrap();
+    assert!(version.starts_with("sha256 ") && version.len() == 7 + 16, "{version}");
+    assert_eq!(Tool { name: "no-such-tool", package: None }.version(), None);
+    if find("dpkg-query").is_some() {
+        assert!(Tool::of("bash", "bash").version().unwrap().starts_with("bash "));
+    }
 }

@@ -66,10 +66,10 @@ pub fn sysbench_threads(site: &Site<'_>) -> Result<Vec<f64>> {
 
 pub fn cyclictest(site: &Site<'_>) -> Result<Vec<f64>> {
     // More messages than it can send while it is needed.
-    let mut load = site.start("hackbench", Command::new("hackbench").args(["-p", "-g", "2", "-l", "1000000"]))?;
+    let mut load = site.start("hackbench", Command::new("hackbench").args(["-p", "-g", "1", "-l", "1000000"]))?;
     site.stop.sleep_until(Instant::now() + Duration::from_millis(500), || Ok(()))?;
     let mut command = Command::new("cyclictest");
-    command.args(["--policy", "other", "-t", "2", "-i", "1000", "-D", SECONDS, "-q", "-h", "50000"]);
+    command.args(["--policy", "other", "-t", "2", "-i", "1000", "-D", SECONDS, "-q", "-h", "60000"]);
     command.arg("--json=cyclictest.json");
     site.run("cyclictest", &mut command)?;
     site.still_runs("hackbench", &mut load)?;

@@ -77,17 +77,17 @@ const fn aside(figure: Figure) -> Figure {
     Figure { counts: false, ..figure }
 }
 
-const GCC: Tool = Tool { name: "gcc", install: "apt install gcc" };
-const MAKE: Tool = Tool { name: "make", install: "apt install make" };
-const FIO: Tool = Tool { name: "fio", install: "apt install fio" };
-const PERF: Tool = Tool { name: "perf", install: "apt install linux-perf" };
-const SYSBENCH: Tool = Tool { name: "sysbench", install: "apt install sysbench" };
-const CYCLICTEST: Tool = Tool { name: "cyclictest", install: "apt install rt-tests" };
-const NGINX: Tool = Tool { name: "nginx", install: "apt install nginx-light" };
-const WRK: Tool = Tool { name: "wrk", install: "apt install wrk" };
-const POSTGRES: Tool = Tool { name: "postgres", install: "apt install postgresql" };
-const PGBENCH: Tool = Tool { name: "pgbench", install: "apt install postgresql" };
-const SCHBENCH: Tool = Tool { name: "schbench", install: "build it from its author's repository; no Debian package" };
+const GCC: Tool = Tool::of("gcc", "gcc");
+const MAKE: Tool = Tool::of("make", "make");
+const FIO: Tool = Tool::of("fio", "fio");
+const PERF: Tool = Tool::of("perf", "linux-perf");
+const SYSBENCH: Tool = Tool::of("sysbench", "sysbench");
+const CYCLICTEST: Tool = Tool::of("cyclictest", "rt-tests");
+const NGINX: Tool = Tool::of("nginx", "nginx-light");
+const WRK: Tool = Tool::of("wrk", "wrk");
+const POSTGRES: Tool = Tool::of("postgres", "postgresql");
+const PGBENCH: Tool = Tool::of("pgbench", "postgresql");
+const SCHBENCH: Tool = Tool { name: "schbench", package: None };
 
 /// All workloads, in the order in which they run.
 pub const ALL: &[Workload] = &[

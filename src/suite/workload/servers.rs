@@ -67,7 +67,7 @@ pub fn run_nginx(site: &Site<'_>) -> Result<Vec<f64>> {
 fn postgres(tool: &str) -> Result<Command> {
     let user = User::from_name("postgres").ok().flatten();
     let user = user.context("there is no user postgres: apt install postgresql")?;
-    let mut command = Command::new(tools::find(tool).with_context(|| format!("no {tool}: {}", POSTGRES.install))?);
+    let mut command = Command::new(tools::find(tool).with_context(|| format!("no {tool}: apt install postgresql"))?);
     command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).env_clear().env("LC_ALL", "C");
     Ok(command)
 }
