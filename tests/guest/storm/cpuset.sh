@@ -17,7 +17,7 @@ while [ "$(date +%s)" -lt $end ]; do
 		sleep 0.1
 	done
 done
-verdict changes "$changes" [ $changes -ge 10 ]
+verdict changes "$changes" [ $changes -ge 4 ]
 for kind in root isolated member; do
 	echo 2-3 >$CG/set/cpuset.cpus
 	echo $kind >$CG/set/cpuset.cpus.partition 2>>"$W/load.log"

@@ -82,7 +82,7 @@ probes_stop() {
 	waited pinned "$PINNED_MS"
 	waited free "$FREE_MS"
 	waited nice19 "$NICE19_MS"
-	any_task "$ANY_MS" "$ANY_NICED_MS"
+	[ -z "$tracer" ] || any_task "$ANY_MS" "$ANY_NICED_MS"
 }
 
 # any_task BOUND_MS NICED_MS: nothing at all waited longer, by the tracer; tasks above nice 0 may wait longer than others
@@ -129,7 +129,8 @@ tracer_start() {
 
 # storm_start ARGS of scx_rl, or of what $AGENT names in its place
 storm_start() {
-	tracer_start
+	tracer=
+	[ -n "${UNTRACED:-}" ] || tracer_start
 	tracing=$X
 	X=${AGENT:-$X}
 	if [ -z "$EEVDF" ]; then start scheduler "$@"; else pid=; fi

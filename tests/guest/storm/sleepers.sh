@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Two thousand threads that sleep for half a second at a time, and a hundred that sleep from a microsecond up.
+NICE19_MS=25000
+ANY_NICED_MS=25000
 . "${0%/*}/lib.sh"
 
 threads() { awk '{ split($4, n, "/"); print n[2] }' /proc/loadavg; }

@@ -14,7 +14,6 @@ while [ "$(date +%s)" -lt $end ]; do
 	for weight in 1 100 10000; do
 		echo $weight >$CG/heavy/cpu.weight && echo $((10001 - weight)) >$CG/light/cpu.weight &&
 			changes=$((changes + 1))
-		sleep 0.1
 	done
 	echo $((changes % 2)) >$CG/heavy/cpu.idle
 done
