@@ -134,7 +134,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		rl_limit_credit(tctx);
 	queued = nr_queued(queue);
-	rl_limit_debt(tctx, p->scx.weight, queued, pinned ? 1 : nr_cpus_of(home));
+	rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
 	if (may_preempt(p, tctx, enq_flags)) {
 		count(preemptions);
 		send_to_cpu(p, tctx, enq_flags | SCX_ENQ_PREEMPT);
@@ -186,6 +186,7 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 	bool goes_on = prev && (prev->scx.flags & SCX_TASK_QUEUED);
 	bool waiting = queued || nr_queued(RL_CPU_QUEUE + cpu);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
+	u64 now = scx_bpf_now();
 	struct task_ctx *tctx;
 	s64 late = 0;
 
@@ -214,7 +215,10 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 		tctx = lookup_task(prev);
 		if (tctx) {
 			tctx->yielded = false;
-			grant(prev, tctx, cctx, scx_bpf_now());
+			if (!waiting)
+				rl_advance(tctx->queue,
+					   tctx->vtime + weighted(prev->scx.weight, since(tctx->running_at_ns, now)));
+			grant(prev, tctx, cctx, now);
 		}
 		scx_bpf_task_set_slice(prev, slice_ns);
 		return;
@@ -255,7 +259,6 @@ static __always_inline void count_wait(u64 wait_ns)
 static __always_inline void note_wait(struct task_ctx *tctx, u64 wait_ns, u64 now)
 {
 	struct domain_ctx *dom = lookup_domain(tctx->home);
-	u64 *clock = clock_of(tctx->queue);
 
 	count_wait(wait_ns);
 	if (!dom)
@@ -264,8 +267,7 @@ static __always_inline void note_wait(struct task_ctx *tctx, u64 wait_ns, u64 no
 		dom->idle_wake_ns = mean8(dom->idle_wake_ns, wait_ns);
 	if (!tctx->from_dsq)
 		return;
-	if (clock && time_before(*clock, tctx->vtime))
-		WRITE_ONCE(*clock, tctx->vtime);
+	rl_advance(tctx->queue, tctx->vtime);
 	if (tctx->queue == tctx->home) {
 		WRITE_ONCE(dom->last_wait_ns, wait_ns);
 		WRITE_ONCE(dom->last_served_ns, now);
@@ -290,16 +292,18 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 		note_wait(tctx, since(tctx->queued_at_ns, now), now);
 		tctx->queued_at_ns = 0;
 	}
+	tctx->home = id;
+	if (tctx->queue < RL_CPU_QUEUE)
+		rl_join(tctx, id);
+	/* an idle CPU: nobody waits, so its time is the queue's */
+	if (tctx->direct)
+		rl_advance(tctx->queue, tctx->vtime);
 	tctx->from_dsq = false;
 	tctx->direct = false;
 	tctx->moved = tctx->ran_dom != RL_NO_DOMAIN && tctx->ran_dom != id;
 	if (tctx->moved) {
 		tctx->moved_at_ns = now;
 		count_add(RL_CNT_migrated_smt + distance_between(tctx->ran_dom, id), 1);
-	}
-	if (tctx->home != id) {
-		tctx->home = id;
-		rl_join(tctx, id);
 	}
 	tctx->ran_dom = id;
 	tctx->running_at_ns = now;

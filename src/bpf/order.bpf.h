@@ -101,17 +101,29 @@ __noinline int rl_limit_credit(struct task_ctx *tctx __arg_nonnull)
 }
 
 /*
- * A task may be behind the clock by what one slice costs it: it may have had a CPU to itself for long, while the clock
- * stood still. And not even by that in a long queue, where a task of small weight would wait for minutes.
+ * A task is never put farther back than the queue is expected to serve in RL_STARVE_NS: in a long queue, one of small
+ * weight would wait for minutes.
  */
-__noinline int rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 weight, u32 queued, u32 nr_cpus)
+__noinline int rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 queued, u32 nr_cpus)
 {
 	u64 *now = clock_of(tctx->queue);
-	u64 most = weighted(weight, slice_ns), starve = RL_STARVE_NS * nr_cpus / (queued + 1);
+	u64 most = (now ? READ_ONCE(*now) : tctx->vtime) + RL_STARVE_NS * nr_cpus / (queued + 1);
 
-	most = (now ? READ_ONCE(*now) : tctx->vtime) + (most < starve ? most : starve);
 	if (time_before(most, tctx->vtime))
 		tctx->vtime = most;
+	return 0;
+}
+
+/*
+ * The clock of a queue follows the tasks that leave it to run, and those that run while nobody waits: otherwise a task that
+ * had a CPU to itself for long would then be far behind the others.
+ */
+__noinline int rl_advance(u32 queue, u64 vtime)
+{
+	u64 *now = clock_of(queue);
+
+	if (now && time_before(READ_ONCE(*now), vtime))
+		WRITE_ONCE(*now, vtime);
 	return 0;
 }
 
