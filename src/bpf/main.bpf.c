@@ -179,6 +179,24 @@ bool BPF_STRUCT_OPS(rl_yield, struct task_struct *from, struct task_struct *to)
 	return false;
 }
 
+/* The task whose slice has ended gets another. In a function of its own, as the stack of rl_dispatch() is nearly full. */
+__noinline int rl_go_on(struct task_struct *prev __arg_trusted, bool alone)
+{
+	struct task_ctx *tctx = lookup_task(prev);
+	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(prev));
+	u64 now = scx_bpf_now();
+
+	if (tctx && cctx) {
+		tctx->yielded = false;
+		if (alone && tctx->running_at_ns)
+			rl_advance(tctx->queue,
+				   tctx->vtime + weighted(prev->scx.weight, since(tctx->running_at_ns, now)));
+		grant(prev, tctx, cctx, now);
+	}
+	scx_bpf_task_set_slice(prev, slice_ns);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 own = domain_of(cpu), queue;
@@ -186,8 +204,6 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 	bool goes_on = prev && (prev->scx.flags & SCX_TASK_QUEUED);
 	bool waiting = queued || nr_queued(RL_CPU_QUEUE + cpu);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	u64 now = scx_bpf_now();
-	struct task_ctx *tctx;
 	s64 late = 0;
 
 	if (!cctx)
@@ -212,15 +228,7 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 		}
 	}
 	if (goes_on) {
-		tctx = lookup_task(prev);
-		if (tctx) {
-			tctx->yielded = false;
-			if (!waiting)
-				rl_advance(tctx->queue,
-					   tctx->vtime + weighted(prev->scx.weight, since(tctx->running_at_ns, now)));
-			grant(prev, tctx, cctx, now);
-		}
-		scx_bpf_task_set_slice(prev, slice_ns);
+		rl_go_on(prev, !waiting);
 		return;
 	}
 	if (nr_domains > 1)
