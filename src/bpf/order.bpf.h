@@ -24,7 +24,7 @@
 /* A yield earlier than this after a task was given its CPU is ignored, as EEVDF's run-to-parity does. */
 #define RL_YIELD_NS 700000
 /* No task is put farther back in a queue than that queue is expected to serve in this time. */
-#define RL_STARVE_NS 2000000000ULL
+#define RL_STARVE_NS 1000000000ULL
 
 /* Time on CPU as virtual time. weight: 1..10000, 100 is nice 0. */
 static __always_inline u64 weighted(u32 weight, u64 ns)
