@@ -303,8 +303,8 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	tctx->home = id;
 	if (tctx->queue < RL_CPU_QUEUE)
 		rl_join(tctx, id);
-	/* an idle CPU: nobody waits, so its time is the queue's */
-	if (tctx->direct)
+	/* nobody waits, so its time is the queue's */
+	if (tctx->direct || !nr_queued(tctx->queue))
 		rl_advance(tctx->queue, tctx->vtime);
 	tctx->from_dsq = false;
 	tctx->direct = false;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Short-lived processes: a thousand and more a second where the machine can, some hundreds under emulation. (Ones that execute a program are in the fork bomb.)
+# Short-lived processes: a thousand and more a second where the machine can, some hundreds under emulation. (Ones that
+# execute a program are in the fork bomb.)
 UNTRACED=1 # the tracer's memory for each new task would halve their number
 . "${0%/*}/lib.sh"
 
