@@ -135,6 +135,8 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 		rl_limit_credit(tctx);
 	queued = nr_queued(queue);
 	rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
+	if (pinned)
+		rl_align(tctx, home, p->scx.weight);
 	if (may_preempt(p, tctx, enq_flags)) {
 		count(preemptions);
 		send_to_cpu(p, tctx, enq_flags | SCX_ENQ_PREEMPT);

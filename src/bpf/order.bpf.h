@@ -4,8 +4,7 @@
  *
  * A task's virtual time is what it has run, over its weight. Its deadline is that plus what it usually wants before it
  * sleeps again (its request), so among tasks that got equal service the short one goes first. Queues are ordered by
- * deadline. Each queue has its own clock, and where tasks of two queues are compared, it is by how far they are ahead
- * of their clocks.
+ * deadline. Each queue has its own clock; that of a CPU's own queue is placed on the clock of its domain.
  *
  * Slices are long, because a switch costs throughput; and what must not wait for them preempts instead: a waking task
  * whose deadline is much earlier than that of a running one.
@@ -25,6 +24,7 @@
 #define RL_YIELD_NS 700000
 /* No task is put farther back in a queue than that queue is expected to serve in this time. */
 #define RL_STARVE_NS 1000000000ULL
+#define RL_NEVER_LATE ((s64)(~0ULL >> 1))
 
 /* Time on CPU as virtual time. weight: 1..10000, 100 is nice 0. */
 static __always_inline u64 weighted(u32 weight, u64 ns)
@@ -132,12 +132,38 @@ static __always_inline u64 deadline(const struct task_ctx *tctx, u32 weight)
 	return tctx->vtime + weighted(weight, request_ns(tctx));
 }
 
-/* A deadline relative to the clock of its queue: comparable between queues. */
+/*
+ * A CPU's own queue is placed on its domain's clock by an offset, so that tasks of both are compared on one scale. It keeps
+ * the queue's lag, and so each task's share does not depend on which queue it is in. But not without limits: where more
+ * tasks are pinned to the CPU than it can serve, their clock falls behind for good, and where the domain was idle, ahead.
+ */
+__noinline int rl_align(struct task_ctx *tctx __arg_nonnull, u32 domain, u32 weight)
+{
+	struct clock *own = bpf_map_lookup_elem(&clocks, &tctx->queue);
+	u64 *shared = clock_of(domain);
+	u32 queued = nr_queued(domain);
+	s64 late, most;
+
+	if (!own || !shared)
+		return 0;
+	late = (s64)(tctx->vtime + own->offset - READ_ONCE(*shared));
+	most = queued ? weighted(weight, 2 * slice_ns) : 0;
+	if (most > (s64)(RL_STARVE_NS * nr_cpus_of(domain) / (queued + 1)))
+		most = RL_STARVE_NS * nr_cpus_of(domain) / (queued + 1);
+	if (late > most)
+		own->offset -= late - most;
+	if (late < -(s64)slice_ns)
+		own->offset -= late + slice_ns;
+	return 0;
+}
+
+/* A deadline relative to the domain's clock: comparable between queues. */
 static __always_inline s64 lateness(u64 deadline, u32 queue)
 {
-	u64 *now = clock_of(queue);
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
+	u64 *now = clock_of(queue < RL_CPU_QUEUE ? queue : domain_of(queue - RL_CPU_QUEUE));
 
-	return now ? (s64)(deadline - READ_ONCE(*now)) : 0;
+	return clock && now ? (s64)(deadline + clock->offset - READ_ONCE(*now)) : 0;
 }
 
 /* A task of `queue` begins to run, or goes on with a new slice. */
@@ -194,41 +220,27 @@ static __always_inline u32 waiting16(s32 cpu, u32 domain)
 	return rl_ratio16(nr_queued(domain), nr_cpus_of(domain)) + 16 * nr_queued(RL_CPU_QUEUE + cpu);
 }
 
-/* The first task of a queue. */
-struct head {
-	s64 late; /* its deadline relative to the queue's clock */
-	u64 pressure; /* its wait times its weight; 0: the queue is empty */
-};
-
-static __always_inline struct head head_of(u32 queue, u64 now)
+/* How late the first task of the queue is due; RL_NEVER_LATE: the queue is empty. */
+static __always_inline s64 head_late(u32 queue)
 {
-	struct head head = {};
 	struct task_struct *p;
+	s64 late = RL_NEVER_LATE;
 
 	bpf_for_each(scx_dsq, p, queue, 0) {
-		struct task_ctx *tctx = lookup_task(p);
-		u64 queued_at = tctx ? READ_ONCE(tctx->queued_at_ns) : 0;
-
-		head.late = lateness(p->scx.dsq_vtime, queue);
-		head.pressure = 1 + (queued_at ? since(queued_at, now) * p->scx.weight : 0);
+		late = lateness(p->scx.dsq_vtime, queue);
 		break;
 	}
-	return head;
+	return late;
 }
 
-/*
- * The queue that the CPU serves next. Between its own and the domain's, the one whose first task has the larger wait times
- * weight: so a task's share does not depend on which queue it is in.
- */
+/* The queue that the CPU serves next: its own or the domain's, whose first task is due earlier. `late`: when that is. */
 __noinline u32 rl_next_queue(s32 cpu, u32 domain, s64 *late __arg_nonnull)
 {
-	u64 now = scx_bpf_now();
-	struct head shared = head_of(domain, now), own = {};
+	s64 own = nr_queued(RL_CPU_QUEUE + cpu) ? head_late(RL_CPU_QUEUE + cpu) : RL_NEVER_LATE;
+	s64 shared = head_late(domain);
 
-	if (nr_queued(RL_CPU_QUEUE + cpu))
-		own = head_of(RL_CPU_QUEUE + cpu, now);
-	*late = own.pressure > shared.pressure ? own.late : shared.late;
-	return own.pressure > shared.pressure ? RL_CPU_QUEUE + cpu : domain;
+	*late = own < shared ? own : shared;
+	return own < shared ? RL_CPU_QUEUE + cpu : domain;
 }
 
 /* The task whose slice has ended goes on, if it is still first in line. */

@@ -43,6 +43,7 @@ u32 sample_shift;
 
 struct clock {
 	u64 now; /* virtual time, ns of a task of weight 100: the largest of the tasks that left the queue to run */
+	s64 offset; /* of a CPU's queue: its time plus this is the domain's time. See rl_align(). */
 } __attribute__((aligned(64)));
 
 struct {
