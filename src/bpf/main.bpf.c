@@ -43,14 +43,16 @@ static __always_inline void send_to_cpu(struct task_struct *p, struct task_ctx *
  * A task was preempted for a moment: it stays next in line for this CPU, with what is left of its slice.
  * Return: the rest, 0 if this is not so.
  */
-static __always_inline u64 rest_of_slice(struct task_struct *p, u64 enq_flags)
+static __always_inline u64 rest_of_slice(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
-	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
-	struct task_ctx *tctx = lookup_task(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
 
-	if (!cctx || !tctx || !cctx->preempted || (enq_flags & SCX_ENQ_WAKEUP) || tctx->slice_used_ns >= slice_ns)
+	if (!cctx || !cctx->preempted || (enq_flags & SCX_ENQ_WAKEUP))
 		return 0;
 	cctx->preempted = false;
+	if (tctx->slice_used_ns >= allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))))
+		return 0;
 	return slice_ns - tctx->slice_used_ns;
 }
 
@@ -145,7 +147,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 
 	if (!tctx->queued_at_ns)
 		tctx->queued_at_ns = scx_bpf_now();
-	rest_ns = rest_of_slice(p, enq_flags);
+	rest_ns = rest_of_slice(p, tctx, enq_flags);
 	if (rest_ns) {
 		tctx->from_dsq = false;
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, rest_ns, enq_flags);
@@ -190,9 +192,9 @@ __noinline int rl_go_on(struct task_struct *prev __arg_trusted, bool alone)
 
 	if (tctx && cctx) {
 		tctx->yielded = false;
+		tctx->slice_used_ns = 0;
 		if (alone && tctx->running_at_ns)
-			rl_advance(tctx->queue,
-				   tctx->vtime + weighted(prev->scx.weight, since(tctx->running_at_ns, now)));
+			rl_alone(tctx, prev->scx.weight, since(tctx->running_at_ns, now));
 		grant(prev, tctx, cctx, now);
 	}
 	scx_bpf_task_set_slice(prev, slice_ns);
@@ -277,7 +279,6 @@ static __always_inline void note_wait(struct task_ctx *tctx, u64 wait_ns, u64 no
 		dom->idle_wake_ns = mean8(dom->idle_wake_ns, wait_ns);
 	if (!tctx->from_dsq)
 		return;
-	rl_advance(tctx->queue, tctx->vtime);
 	if (tctx->queue == tctx->home) {
 		WRITE_ONCE(dom->last_wait_ns, wait_ns);
 		WRITE_ONCE(dom->last_served_ns, now);
@@ -302,12 +303,10 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 		note_wait(tctx, since(tctx->queued_at_ns, now), now);
 		tctx->queued_at_ns = 0;
 	}
+	rl_alone(tctx, p->scx.weight, 0);
 	tctx->home = id;
 	if (tctx->queue < RL_CPU_QUEUE)
 		rl_join(tctx, id);
-	/* nobody waits, so its time is the queue's */
-	if (tctx->direct || !nr_queued(tctx->queue))
-		rl_advance(tctx->queue, tctx->vtime);
 	tctx->from_dsq = false;
 	tctx->direct = false;
 	tctx->moved = tctx->ran_dom != RL_NO_DOMAIN && tctx->ran_dom != id;
@@ -341,10 +340,12 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 	struct task_ctx *tctx = lookup_task(p);
 	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
 	struct domain_ctx *dom;
-	u64 now = scx_bpf_now(), used;
+	u64 now = scx_bpf_now(), used, turn = 0;
 
-	if (cctx)
+	if (cctx) {
+		turn = turn_ns(cctx, now);
 		WRITE_ONCE(cctx->granted_at_ns, 0);
+	}
 	if (!tctx || !tctx->running_at_ns)
 		return;
 	used = since(tctx->running_at_ns, now);
@@ -357,7 +358,7 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 		tctx->move_penalty_ns =
 			mean8(tctx->move_penalty_ns, used > tctx->run_avg_ns ? used - tctx->run_avg_ns : 0);
 	tctx->run_avg_ns = mean8(tctx->run_avg_ns, used);
-	tctx->slice_used_ns = runnable ? tctx->slice_used_ns + used : 0;
+	tctx->slice_used_ns = runnable ? turn : 0;
 	tctx->stopped_at_ns = now;
 	tctx->queued_at_ns = runnable ? now : 0;
 	tctx->slept_at_ns = runnable ? 0 : now;
@@ -388,16 +389,16 @@ void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	u64 now = scx_bpf_now(), allowed;
 
-	if (!cctx || !cctx->granted_at_ns)
+	if (!cctx)
 		return;
 	/* who waits in the local DSQ was promised this CPU in a moment, and no other CPU can help */
 	if (nr_queued(SCX_DSQ_LOCAL_ON | cpu))
 		allowed = slice_min_ns;
 	else if (waiting)
-		allowed = allowed_ns(cctx, waiting, now);
+		allowed = allowed_ns(running_want_ns(cctx, now), waiting);
 	else
 		return;
-	if (since(cctx->granted_at_ns, now) >= allowed)
+	if (turn_ns(cctx, now) >= allowed)
 		scx_bpf_task_set_slice(curr, 0);
 	if (nr_domains > 1 && nr_queued(id) && any_idle())
 		rl_rescue(id, now);

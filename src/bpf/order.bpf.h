@@ -52,6 +52,14 @@ static __always_inline u64 running_want_ns(const struct cpu_ctx *cctx, u64 now)
 	return avg > burst ? avg : burst;
 }
 
+/* How long it has its turn, without the moments for which it was preempted; 0: nothing of ours runs. */
+static __always_inline u64 turn_ns(const struct cpu_ctx *cctx, u64 now)
+{
+	u64 granted_at = READ_ONCE(cctx->granted_at_ns);
+
+	return granted_at ? READ_ONCE(cctx->used_ns) + since(granted_at, now) : 0;
+}
+
 /* What it asks for now: that, within limits. Among tasks that all run for a moment, first come, first served. */
 static __always_inline u64 request_ns(const struct task_ctx *tctx)
 {
@@ -115,14 +123,21 @@ __noinline int rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 queued, u3
 }
 
 /*
- * The clock of a queue follows the tasks that leave it to run, and those that run while nobody waits: otherwise a task that
- * had a CPU to itself for long would then be far behind the others.
+ * A task runs, and has done so for ran_ns that are not in its vtime yet. If nobody waits in its queue, what it has over
+ * others costs nobody anything, and is forgiven: else a task that had a CPU to itself for long would then be far behind.
+ * A CPU's own queue is for one CPU, so who runs while nobody waits there is all of it, and its clock follows. Whether that
+ * costs others, see rl_align().
  */
-__noinline int rl_advance(u32 queue, u64 vtime)
+__noinline int rl_alone(struct task_ctx *tctx __arg_nonnull, u32 weight, u64 ran_ns)
 {
-	u64 *now = clock_of(queue);
+	u64 *now = clock_of(tctx->queue);
+	u64 vtime = tctx->vtime + weighted(weight, ran_ns);
 
-	if (now && time_before(READ_ONCE(*now), vtime))
+	if (!now || nr_queued(tctx->queue) || !time_before(READ_ONCE(*now), vtime))
+		return 0;
+	if (tctx->queue < RL_CPU_QUEUE)
+		tctx->vtime -= vtime - READ_ONCE(*now);
+	else
 		WRITE_ONCE(*now, vtime);
 	return 0;
 }
@@ -173,6 +188,7 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 	WRITE_ONCE(cctx->deadline, deadline(tctx, p->scx.weight));
 	WRITE_ONCE(cctx->burst_ns, tctx->burst_ns);
 	WRITE_ONCE(cctx->burst_avg_ns, tctx->burst_avg_ns);
+	WRITE_ONCE(cctx->used_ns, tctx->slice_used_ns);
 	WRITE_ONCE(cctx->granted_at_ns, now);
 	cctx->preempted = false;
 }
@@ -185,10 +201,9 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	u64 granted = cctx ? READ_ONCE(cctx->granted_at_ns) : 0;
-	u64 ran = granted ? since(granted, now) : 0, want;
+	u64 want;
 
-	if (ran < RL_MIN_RUN_NS)
+	if (!cctx || turn_ns(cctx, now) < RL_MIN_RUN_NS)
 		return 0;
 	want = running_want_ns(cctx, now);
 	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
@@ -198,16 +213,16 @@ __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32
 }
 
 /*
- * How long what runs on the CPU may go on while `queued16` sixteenths of a task per CPU wait. A whole slice, if it is going
+ * How long the turn of a task that wants want_ns may be while `queued16` sixteenths of a task per CPU wait. A whole slice, if it is going
  * to sleep within one: a switch would only delay it. Less, if it is not, or if the turn of others would take too long.
  */
-static __always_inline u64 allowed_ns(const struct cpu_ctx *cctx, u32 queued16, u64 now)
+static __always_inline u64 allowed_ns(u64 want_ns, u32 queued16)
 {
 	u64 ns = slice_ns;
 
 	if (!with(RL_WITHOUT_depth))
 		return ns;
-	if (running_want_ns(cctx, now) >= slice_ns)
+	if (queued16 && want_ns >= slice_ns)
 		ns = slice_ns / 4;
 	if (queued16 > 16 * RL_TURN_SLICES)
 		ns = ns * 16 * RL_TURN_SLICES / queued16;
@@ -220,13 +235,24 @@ static __always_inline u32 waiting16(s32 cpu, u32 domain)
 	return rl_ratio16(nr_queued(domain), nr_cpus_of(domain)) + 16 * nr_queued(RL_CPU_QUEUE + cpu);
 }
 
-/* How late the first task of the queue is due; RL_NEVER_LATE: the queue is empty. */
+/*
+ * How late the first task of the queue is due; RL_NEVER_LATE: the queue is empty. The clock of the queue follows that task.
+ * Not the one that leaves the queue: some CPUs may take only later ones, and those who wake would then be behind all that
+ * wait.
+ */
 static __always_inline s64 head_late(u32 queue)
 {
+	u64 *now = clock_of(queue);
 	struct task_struct *p;
 	s64 late = RL_NEVER_LATE;
 
+	if (!now)
+		return late;
 	bpf_for_each(scx_dsq, p, queue, 0) {
+		struct task_ctx *tctx = lookup_task(p);
+
+		if (tctx && time_before(READ_ONCE(*now), tctx->vtime))
+			WRITE_ONCE(*now, tctx->vtime);
 		late = lateness(p->scx.dsq_vtime, queue);
 		break;
 	}

@@ -42,7 +42,7 @@ u32 sample_shift;
 #define RL_MAX_QUEUES (RL_MAX_DOMAINS + RL_MAX_CPUS)
 
 struct clock {
-	u64 now; /* virtual time, ns of a task of weight 100: the largest of the tasks that left the queue to run */
+	u64 now; /* virtual time, ns of a task of weight 100: the largest of the tasks that were first in line */
 	s64 offset; /* of a CPU's queue: its time plus this is the domain's time. See rl_align(). */
 } __attribute__((aligned(64)));
 
@@ -145,6 +145,7 @@ struct cpu_ctx {
 	/* What runs here, for those who consider to preempt it: since when, with which deadline on the clock of `queue`. */
 	u32 queue;
 	u64 granted_at_ns; /* 0: nothing of ours */
+	u64 used_ns; /* of its slice before that: it was preempted for a moment */
 	u64 deadline;
 	u64 burst_ns; /* of that task, then */
 	u64 burst_avg_ns; /* likewise */
