@@ -98,11 +98,23 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 	return any_cpu(p, home, prev_cpu);
 }
 
-/* A waking task may take the CPU it is sent to from what runs there. Not if its waker is about to leave a CPU anyway. */
+/*
+ * A waking task may take the CPU it is sent to from what runs there, if that does not run since just now; else at the next
+ * tick. Not if its waker is about to leave a CPU anyway.
+ */
 static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
-	return with(RL_WITHOUT_preempt) && (enq_flags & SCX_ENQ_WAKEUP) && !tctx->sync &&
-	       rl_advantage(tctx, p->scx.weight, scx_bpf_task_cpu(p), scx_bpf_now()) > 0;
+	s32 cpu = scx_bpf_task_cpu(p);
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
+	u64 now = scx_bpf_now();
+
+	if (!with(RL_WITHOUT_preempt) || !(enq_flags & SCX_ENQ_WAKEUP) || tctx->sync || !cctx ||
+	    rl_advantage(tctx, p->scx.weight, cpu, now) <= 0)
+		return false;
+	if (has_run(cpu, now))
+		return true;
+	cctx->wanted = true;
+	return false;
 }
 
 void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
@@ -392,7 +404,7 @@ void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 	if (!cctx)
 		return;
 	/* who waits in the local DSQ was promised this CPU in a moment, and no other CPU can help */
-	if (nr_queued(SCX_DSQ_LOCAL_ON | cpu))
+	if (nr_queued(SCX_DSQ_LOCAL_ON | cpu) || (waiting && cctx->wanted))
 		allowed = slice_min_ns;
 	else if (waiting)
 		allowed = allowed_ns(running_want_ns(cctx, now), waiting);

@@ -191,6 +191,7 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 	WRITE_ONCE(cctx->used_ns, tctx->slice_used_ns);
 	WRITE_ONCE(cctx->granted_at_ns, now);
 	cctx->preempted = false;
+	cctx->wanted = false;
 }
 
 /*
@@ -203,13 +204,21 @@ __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	u64 want;
 
-	if (!cctx || turn_ns(cctx, now) < RL_MIN_RUN_NS)
+	if (!cctx || !READ_ONCE(cctx->granted_at_ns))
 		return 0;
 	want = running_want_ns(cctx, now);
 	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
 		return 0;
 	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
 	       lateness(deadline(tctx, weight), tctx->queue);
+}
+
+/* Has what runs on the CPU had its turn for long enough to be preempted? */
+static __always_inline bool has_run(s32 cpu, u64 now)
+{
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
+
+	return cctx && turn_ns(cctx, now) >= RL_MIN_RUN_NS;
 }
 
 /*

@@ -96,7 +96,7 @@ __noinline s32 rl_pick_victim(struct task_struct *p __arg_trusted, struct task_c
 		if (cpu < 0 || cpu >= nr_cpu_ids)
 			break;
 		gain = rl_advantage(tctx, p->scx.weight, cpu, now);
-		if (gain > best) {
+		if (gain > best && has_run(cpu, now)) {
 			best = gain;
 			victim = cpu;
 		}

@@ -142,6 +142,8 @@ struct cpu_ctx {
 	u32 looks;
 	/* somebody is about to run here instead of the task that does */
 	u32 preempted;
+	/* somebody would have preempted it, had it not just begun: at the next tick, then */
+	u32 wanted;
 	/* What runs here, for those who consider to preempt it: since when, with which deadline on the clock of `queue`. */
 	u32 queue;
 	u64 granted_at_ns; /* 0: nothing of ours */

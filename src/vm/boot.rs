@@ -25,6 +25,9 @@ use super::kernel::Kernel;
 use super::topology::Topology;
 use super::{GuestEnd, VmError, guest};
 
+/// An emulated guest starts its command within some seconds. One that takes this long hangs: a virtual CPU lost its timer.
+const BOOT_MAX: Duration = Duration::from_secs(60);
+
 /// How often the end of the guest, the time and Ctrl-C are looked at.
 const POLL: Duration = Duration::from_millis(20);
 /// After the guest has ended, what is still under way from it may take this long.
@@ -132,6 +135,9 @@ impl Boot<'_> {
             }
             if heard.get().elapsed() >= self.silence {
                 return Some(self.lost(GuestEnd::Silent(self.silence), log));
+            }
+            if !self.kvm && log.boot_time.is_none() && start.elapsed() >= BOOT_MAX {
+                return Some(self.lost(GuestEnd::NotBooted(BOOT_MAX), log));
             }
             match events.recv_timeout(POLL) {
                 Ok(event) => log.take(event, &mut sink),

@@ -74,6 +74,9 @@ pub enum GuestEnd {
     /// It was stopped because its command had printed nothing for this time.
     #[error("stopped after {} s without output", .0.as_secs())]
     Silent(Duration),
+    /// It was stopped because it had not started the command after this time.
+    #[error("stopped after {} s of booting", .0.as_secs())]
+    NotBooted(Duration),
     /// Its kernel panicked or oopsed.
     #[error("the guest's kernel crashed")]
     Panic,
@@ -341,6 +344,9 @@ impl Vm {
             match f(&boot) {
                 Err(VmError::Guest { log, .. }) if !kvm && lost_patching_race(&log) => {
                     log::warn!("the emulated kernel died while it patched its own code (Oops: int3): booting again");
+                }
+                Err(VmError::Guest { end: end @ GuestEnd::NotBooted(_), .. }) => {
+                    log::warn!("the emulated guest was {end}, before anything of ours ran: booting again");
                 }
                 outcome => return outcome,
             }
