@@ -18,6 +18,8 @@
 #define RL_MIN_RUN_NS 500000
 /* A waking task preempts one that wants this many times as much. */
 #define RL_PREEMPT_RATIO 4
+/* A task that never slept is expected to run this many times as long as it has. */
+#define RL_NEW_RATIO 4
 /* In a long queue, slices shrink so that each task's turn comes within this many. */
 #define RL_TURN_SLICES 10
 /* A yield earlier than this after a task was given its CPU is ignored, as EEVDF's run-to-parity does. */
@@ -38,18 +40,24 @@ static __always_inline u64 credit_ns(void)
 	return with(RL_WITHOUT_credit) ? slice_ns / 2 : 0;
 }
 
-/* How long the task usually runs before it sleeps, or has run already. A new one is taken for short, until it is not. */
+/* How long a task runs before it sleeps: as usual, or what it has run already. A new one is short until it is not. */
+static __always_inline u64 expected_ns(u64 burst_avg_ns, u64 burst_ns)
+{
+	if (!burst_avg_ns)
+		return burst_ns * RL_NEW_RATIO;
+	return burst_avg_ns > burst_ns ? burst_avg_ns : burst_ns;
+}
+
 static __always_inline u64 want_ns(const struct task_ctx *tctx)
 {
-	return tctx->burst_avg_ns > tctx->burst_ns ? tctx->burst_avg_ns : tctx->burst_ns;
+	return expected_ns(tctx->burst_avg_ns, tctx->burst_ns);
 }
 
 /* The same for what runs on a CPU. */
 static __always_inline u64 running_want_ns(const struct cpu_ctx *cctx, u64 now)
 {
-	u64 avg = READ_ONCE(cctx->burst_avg_ns), burst = READ_ONCE(cctx->burst_ns) + since(cctx->granted_at_ns, now);
-
-	return avg > burst ? avg : burst;
+	return expected_ns(READ_ONCE(cctx->burst_avg_ns),
+			   READ_ONCE(cctx->burst_ns) + since(READ_ONCE(cctx->granted_at_ns), now));
 }
 
 /* How long it has its turn, without the moments for which it was preempted; 0: nothing of ours runs. */
@@ -222,8 +230,9 @@ static __always_inline bool has_run(s32 cpu, u64 now)
 }
 
 /*
- * How long the turn of a task that wants want_ns may be while `queued16` sixteenths of a task per CPU wait. A whole slice, if it is going
- * to sleep within one: a switch would only delay it. Less, if it is not, or if the turn of others would take too long.
+ * How long the turn of a task that wants want_ns may be while `queued16` sixteenths of a task per CPU wait. A whole slice,
+ * if it is going to sleep within one: a switch would only delay it. Less, if it is not, or if the turn of others would
+ * take too long.
  */
 static __always_inline u64 allowed_ns(u64 want_ns, u32 queued16)
 {
