@@ -89,7 +89,7 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 		return cpu;
 	}
 	rl_join(tctx, home);
-	rl_limit_credit(tctx);
+	rl_limit_lead(tctx, p->scx.weight, true);
 	if (!tctx->sync && with(RL_WITHOUT_preempt)) {
 		cpu = rl_pick_victim(p, tctx, home, prev_cpu);
 		if (cpu >= 0)
@@ -145,8 +145,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	tctx->home = home;
 	rl_join(tctx, queue);
-	if (enq_flags & SCX_ENQ_WAKEUP)
-		rl_limit_credit(tctx);
+	rl_limit_lead(tctx, p->scx.weight, enq_flags & SCX_ENQ_WAKEUP);
 	queued = nr_queued(queue);
 	rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
 	if (pinned)

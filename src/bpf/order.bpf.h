@@ -26,18 +26,14 @@
 #define RL_YIELD_NS 700000
 /* No task is put farther back in a queue than that queue is expected to serve in this time. */
 #define RL_STARVE_NS 1000000000ULL
+/* A queue's clock goes at least that many times slower than if all in it were of weight 100, whoever else is served. */
+#define RL_CRAWL 4
 #define RL_NEVER_LATE ((s64)(~0ULL >> 1))
 
 /* Time on CPU as virtual time. weight: 1..10000, 100 is nice 0. */
 static __always_inline u64 weighted(u32 weight, u64 ns)
 {
 	return ns * 100 / (weight ?: 1);
-}
-
-/* A sleeper comes back at most this far behind the clock. */
-static __always_inline u64 credit_ns(void)
-{
-	return with(RL_WITHOUT_credit) ? slice_ns / 2 : 0;
 }
 
 /* How long a task runs before it sleeps: as usual, or what it has run already. A new one is short until it is not. */
@@ -105,11 +101,15 @@ __noinline int rl_join(struct task_ctx *tctx __arg_nonnull, u32 queue)
 	return 0;
 }
 
-/* A waking task may be ahead of the others by a part of a slice, not by its whole sleep. */
-__noinline int rl_limit_credit(struct task_ctx *tctx __arg_nonnull)
+/*
+ * A task may be ahead of the others by a slice of its weight; if it wakes by half of that, not by its whole sleep. So those of
+ * great weight stay near the clock, for which advance() counts on.
+ */
+__noinline int rl_limit_lead(struct task_ctx *tctx __arg_nonnull, u32 weight, bool wakes)
 {
 	u64 *now = clock_of(tctx->queue);
-	u64 least = now ? READ_ONCE(*now) - credit_ns() : tctx->vtime;
+	u64 lead = weighted(weight, !wakes ? slice_ns : with(RL_WITHOUT_credit) ? slice_ns / 2 : 0);
+	u64 least = now ? READ_ONCE(*now) - lead : tctx->vtime;
 
 	if (time_before(tctx->vtime, least))
 		tctx->vtime = least;
@@ -170,7 +170,7 @@ __noinline int rl_align(struct task_ctx *tctx __arg_nonnull, u32 domain, u32 wei
 	if (!own || !shared)
 		return 0;
 	late = (s64)(tctx->vtime + own->offset - READ_ONCE(*shared));
-	most = queued ? weighted(weight, 2 * slice_ns) : 0;
+	most = queued ? weighted(weight, slice_ns) : 0;
 	if (most > (s64)(RL_STARVE_NS * nr_cpus_of(domain) / (queued + 1)))
 		most = RL_STARVE_NS * nr_cpus_of(domain) / (queued + 1);
 	if (late > most)
@@ -254,23 +254,47 @@ static __always_inline u32 waiting16(s32 cpu, u32 domain)
 }
 
 /*
- * How late the first task of the queue is due; RL_NEVER_LATE: the queue is empty. The clock of the queue follows that task.
- * Not the one that leaves the queue: some CPUs may take only later ones, and those who wake would then be behind all that
- * wait.
+ * Bring the queue's clock to its first task. Not to the one that leaves the queue: some CPUs may take only later ones, and
+ * those who wake would then be behind all that wait.
+ *
+ * Among tasks of great weight the first hardly moves, and one of nice 0 could wait for minutes until they have had their
+ * share. So the clock goes on at RL_CRAWL times less than its usual speed at least. As rl_limit_lead() keeps all near
+ * to it, each one's turn comes.
  */
-static __always_inline s64 head_late(u32 queue)
+static __always_inline void advance(struct clock *clock, u64 first, u32 queued, u32 nr_cpus)
 {
-	u64 *now = clock_of(queue);
+	u64 now = READ_ONCE(clock->now), at = scx_bpf_now(), span = since(clock->marked_at_ns, at);
+
+	if (time_before(now, first))
+		now = first;
+	if (span >= slice_ns) {
+		/* an empty queue has no time */
+		u64 least = clock->marked +
+			    (span < 2 * slice_ns ? span : 2 * slice_ns) * nr_cpus / (RL_CRAWL * (queued + 1));
+
+		if (time_before(now, least))
+			now = least;
+		clock->marked = now;
+		clock->marked_at_ns = at;
+	}
+	if (now != READ_ONCE(clock->now))
+		WRITE_ONCE(clock->now, now);
+}
+
+/* How late the first task of the queue is due, with the queue's clock brought to it; RL_NEVER_LATE: the queue is empty. */
+static __always_inline s64 head_late(u32 queue, u32 queued, u32 nr_cpus)
+{
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
 	struct task_struct *p;
 	s64 late = RL_NEVER_LATE;
 
-	if (!now)
+	if (!clock)
 		return late;
 	bpf_for_each(scx_dsq, p, queue, 0) {
 		struct task_ctx *tctx = lookup_task(p);
 
-		if (tctx && time_before(READ_ONCE(*now), tctx->vtime))
-			WRITE_ONCE(*now, tctx->vtime);
+		if (tctx)
+			advance(clock, tctx->vtime, queued, nr_cpus);
 		late = lateness(p->scx.dsq_vtime, queue);
 		break;
 	}
@@ -280,8 +304,9 @@ static __always_inline s64 head_late(u32 queue)
 /* The queue that the CPU serves next: its own or the domain's, whose first task is due earlier. `late`: when that is. */
 __noinline u32 rl_next_queue(s32 cpu, u32 domain, s64 *late __arg_nonnull)
 {
-	s64 own = nr_queued(RL_CPU_QUEUE + cpu) ? head_late(RL_CPU_QUEUE + cpu) : RL_NEVER_LATE;
-	s64 shared = head_late(domain);
+	u32 queued = nr_queued(RL_CPU_QUEUE + cpu);
+	s64 own = queued ? head_late(RL_CPU_QUEUE + cpu, queued, 1) : RL_NEVER_LATE;
+	s64 shared = head_late(domain, nr_queued(domain), nr_cpus_of(domain));
 
 	*late = own < shared ? own : shared;
 	return own < shared ? RL_CPU_QUEUE + cpu : domain;
@@ -296,6 +321,7 @@ static __always_inline bool keeps_turn(struct task_struct *prev, s64 late)
 
 	if (!tctx || tctx->yielded)
 		return false;
+	rl_limit_lead(tctx, weight, false);
 	ran = since(tctx->running_at_ns, scx_bpf_now());
 	return ran != RL_NEVER && lateness(deadline(tctx, weight) + weighted(weight, ran), tctx->queue) < late;
 }

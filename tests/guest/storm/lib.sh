@@ -12,11 +12,12 @@ EEVDF=${EEVDF:-}
 SECS=${SECS:-12}
 CG=/sys/fs/cgroup
 CPUS=$(nproc)
-# No probe, and no task at all, may have waited longer, ms. Some storms have reasons for others.
-PINNED_MS=${PINNED_MS:-1000}
-FREE_MS=${FREE_MS:-1000}
-NICE19_MS=${NICE19_MS:-6000}
-ANY_MS=${ANY_MS:-3000}
+# No probe, and no task at all, may have waited longer, ms. These tell a starved task, not a late one: emulated CPUs that
+# share fewer real ones are late on their own. Some storms have reasons for others.
+PINNED_MS=${PINNED_MS:-2500}
+FREE_MS=${FREE_MS:-2500}
+NICE19_MS=${NICE19_MS:-10000}
+ANY_MS=${ANY_MS:-5000}
 ANY_NICED_MS=${ANY_NICED_MS:-15000}
 
 # What the kernel said since this case began.
