@@ -445,6 +445,14 @@ void BPF_STRUCT_OPS(rl_set_cpumask, struct task_struct *p, const struct cpumask 
 		event_censor(tctx, RL_EV_CENSOR_AFFINITY);
 }
 
+void BPF_STRUCT_OPS(rl_set_weight, struct task_struct *p, u32 weight)
+{
+	struct task_ctx *tctx = lookup_task(p);
+
+	if (tctx)
+		reweight(tctx, weight);
+}
+
 void BPF_STRUCT_OPS(rl_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
 {
 	/* a higher class took the CPU: what waits in its local DSQ must not wait for that to end */
@@ -567,6 +575,7 @@ SCX_OPS_DEFINE(rl_ops,
 	       .quiescent = (void *)rl_quiescent,
 	       .tick = (void *)rl_tick,
 	       .update_idle = (void *)rl_update_idle,
+	       .set_weight = (void *)rl_set_weight,
 	       .set_cpumask = (void *)rl_set_cpumask,
 	       .cpu_release = (void *)rl_cpu_release,
 	       .enable = (void *)rl_enable,

@@ -116,18 +116,39 @@ __noinline int rl_limit_lead(struct task_ctx *tctx __arg_nonnull, u32 weight, bo
 	return 0;
 }
 
-/*
- * A task is never put farther back than the queue is expected to serve in RL_STARVE_NS: in a long queue, one of small
- * weight would wait for minutes.
- */
+/* What a queue is expected to serve in RL_STARVE_NS. */
+static __always_inline u64 served_soon(u32 queued, u32 nr_cpus)
+{
+	return RL_STARVE_NS * nr_cpus / (queued + 1);
+}
+
+/* A task is never put farther back than that: in a long queue, one of small weight would wait for minutes. */
 __noinline int rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 queued, u32 nr_cpus)
 {
 	u64 *now = clock_of(tctx->queue);
-	u64 most = (now ? READ_ONCE(*now) : tctx->vtime) + RL_STARVE_NS * nr_cpus / (queued + 1);
+	u64 most = (now ? READ_ONCE(*now) : tctx->vtime) + served_soon(queued, nr_cpus);
 
 	if (time_before(most, tctx->vtime))
 		tctx->vtime = most;
 	return 0;
+}
+
+/* The task's weight changes. What it owes, or is owed, is time on CPU, so its lag in virtual time changes with the weight. */
+static __always_inline void reweight(struct task_ctx *tctx, u32 weight)
+{
+	u64 *clock = clock_of(tctx->queue);
+	u32 before = tctx->weight ?: weight;
+	u64 now;
+
+	tctx->weight = weight;
+	if (!clock || !weight)
+		return;
+	now = READ_ONCE(*clock);
+	/* the division must be unsigned */
+	if (time_before(tctx->vtime, now))
+		tctx->vtime = now - (now - tctx->vtime) * before / weight;
+	else
+		tctx->vtime = now + (tctx->vtime - now) * before / weight;
 }
 
 /*
@@ -165,18 +186,18 @@ __noinline int rl_align(struct task_ctx *tctx __arg_nonnull, u32 domain, u32 wei
 	struct clock *own = bpf_map_lookup_elem(&clocks, &tctx->queue);
 	u64 *shared = clock_of(domain);
 	u32 queued = nr_queued(domain);
-	s64 late, most;
+	s64 late, most, least = -(s64)weighted(weight, slice_ns);
 
 	if (!own || !shared)
 		return 0;
 	late = (s64)(tctx->vtime + own->offset - READ_ONCE(*shared));
-	most = queued ? weighted(weight, slice_ns) : 0;
-	if (most > (s64)(RL_STARVE_NS * nr_cpus_of(domain) / (queued + 1)))
-		most = RL_STARVE_NS * nr_cpus_of(domain) / (queued + 1);
+	most = queued ? served_soon(queued, nr_cpus_of(domain)) : 0;
+	if (most > -least)
+		most = -least;
 	if (late > most)
 		own->offset -= late - most;
-	if (late < -(s64)slice_ns)
-		own->offset -= late + slice_ns;
+	if (late < least)
+		own->offset += least - late;
 	return 0;
 }
 

@@ -110,6 +110,7 @@ struct task_ctx {
 	u64 move_penalty_ns;
 	u64 nr_runs;
 	u32 queue;     /* whose clock its vtime is on */
+	u32 weight;    /* as of the last change; 0: not known yet */
 	bool from_dsq; /* it waited in a queue, so its wait says something about that queue */
 	bool direct;   /* it was sent to an idle CPU */
 	bool sync;     /* its waker said that it is about to sleep */
