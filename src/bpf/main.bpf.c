@@ -123,7 +123,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	bool pinned = is_pinned(p);
 	struct domain_ctx *dom;
 	u32 home, queue, queued;
-	u64 rest_ns;
+	u64 rest_ns, place, last;
 
 	if (!tctx) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
@@ -147,7 +147,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	rl_join(tctx, queue);
 	rl_limit_lead(tctx, p->scx.weight, enq_flags & SCX_ENQ_WAKEUP);
 	queued = nr_queued(queue);
-	rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
+	last = rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
 	if (pinned)
 		rl_align(tctx, home, p->scx.weight);
 	if (may_preempt(p, tctx, enq_flags)) {
@@ -172,7 +172,8 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	tctx->from_dsq = true;
 	WRITE_ONCE(dom->enqueued_at_ns, scx_bpf_now());
-	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, deadline(tctx, p->scx.weight), enq_flags);
+	place = deadline(tctx, p->scx.weight);
+	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, time_before(last, place) ? last : place, enq_flags);
 	tctx->yielded = false;
 	rl_kick_for(p, home, pinned, enq_flags);
 }

@@ -142,15 +142,18 @@ static __always_inline void charge(struct task_ctx *tctx, u32 weight, u64 now)
 	tctx->burst_ns += ran;
 }
 
-/* A task is never put farther back than that: in a long queue, one of small weight would wait for minutes. */
-__noinline int rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 queued, u32 nr_cpus)
+/*
+ * A task is never put farther back than that: in a long queue, one of small weight would wait for minutes. Return: that place,
+ * which no deadline may be after, either.
+ */
+__noinline u64 rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 queued, u32 nr_cpus)
 {
 	u64 *now = clock_of(tctx->queue);
 	u64 most = (now ? READ_ONCE(*now) : tctx->vtime) + served_soon(queued, nr_cpus);
 
 	if (time_before(most, tctx->vtime))
 		tctx->vtime = most;
-	return 0;
+	return most;
 }
 
 /* The task's weight changes. What it owes, or is owed, is time on CPU, so its lag in virtual time changes with the weight. */
