@@ -342,8 +342,8 @@ impl Vm {
         };
         for _ in 1..BOOTS_MAX {
             match f(&boot) {
-                Err(VmError::Guest { log, .. }) if !kvm && lost_patching_race(&log) => {
-                    log::warn!("the emulated kernel died while it patched its own code (Oops: int3): booting again");
+                Err(VmError::Guest { log, .. }) if !kvm && lost_to_emulation(&log).is_some() => {
+                    log::warn!("{}: booting again", lost_to_emulation(&log).unwrap_or_default());
                 }
                 Err(VmError::Guest { end: end @ GuestEnd::NotBooted(_), .. }) => {
                     log::warn!("the emulated guest was {end}, before anything of ours ran: booting again");
@@ -355,14 +355,21 @@ impl Vm {
     }
 }
 
-/// Boots of one run, at most: see [`lost_patching_race`].
+/// Boots of one run, at most: see [`lost_to_emulation`].
 const BOOTS_MAX: u32 = 3;
 
-/// Did the guest die of QEMU's emulation? A kernel that patches its own code, as it does when a scheduler is attached, has
-/// a breakpoint in it for a moment; under emulation another CPU now and then runs into it after that. It happens without
-/// any scheduler, too, and says nothing about the command.
-fn lost_patching_race(console: &Path) -> bool {
-    fs::read(console).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("Oops: int3"))
+/// Did the guest die of QEMU's emulation, and how? That says nothing about the command.
+fn lost_to_emulation(console: &Path) -> Option<&'static str> {
+    let bytes = fs::read(console).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    // A kernel that patches its own code, as it does when a scheduler is attached, has a breakpoint in it for a moment; under
+    // emulation another CPU now and then runs into it after that. It happens without any scheduler, too.
+    if text.contains("Oops: int3") {
+        return Some("the emulated kernel died while it patched its own code (Oops: int3)");
+    }
+    // Seen while the kernel places PCI devices in memory: "iotlb_to_section: Assertion `section_index < ...' failed."
+    let asserted = |line: &str| line.contains("qemu-system-x86_64: ") && line.contains("Assertion `");
+    text.lines().any(asserted).then_some("QEMU died of an assertion of its own")
 }
 
 /// Where `scripts/setup.sh` puts things: `$SCX_RL_CACHE`, or `scx_rl` in the user's cache folder.
@@ -432,10 +439,13 @@ mod race_tests {
     fn only_the_race_of_emulation_boots_again() {
         let console = std::env::temp_dir().join(format!("scx_rl-console-{}", std::process::id()));
         fs::write(&console, "[    1.57] Oops: int3: 0000 [#1] SMP NOPTI\n").unwrap();
-        assert!(lost_patching_race(&console));
+        assert!(lost_to_emulation(&console).is_some());
+        let assertion = "[    1.49] pci 0000:00:06.0\nqemu-system-x86_64: system/physmem.c:2678: iotlb_to_section: Assertion `x' failed.\n";
+        fs::write(&console, assertion).unwrap();
+        assert!(lost_to_emulation(&console).is_some());
         fs::write(&console, "[    1.57] Kernel panic - not syncing: sysrq triggered crash\n").unwrap();
-        assert!(!lost_patching_race(&console));
+        assert_eq!(lost_to_emulation(&console), None);
         fs::remove_file(&console).unwrap();
-        assert!(!lost_patching_race(&console), "a missing log is no evidence");
+        assert_eq!(lost_to_emulation(&console), None, "a missing log is no evidence");
     }
 }
