@@ -169,7 +169,7 @@ impl Sim {
             let task = self.ext.add_task(&spec.name, spec.weight, &Cpumask::of(allowed), cpu)?;
             let work_ns = match spec.role {
                 Role::Hog => ENDLESS,
-                Role::Batch { run_ns, .. } => self.rng.exponential(run_ns),
+                Role::Batch { run_ns, .. } | Role::Spin { run_ns } => self.rng.exponential(run_ns),
                 Role::Serve { .. } => START_WORK_NS,
             };
             self.tasks.push(Task {
@@ -459,6 +459,15 @@ impl Sim {
         self.tasks[task].work_ns = 0;
         match (self.tasks[task].spec.role, self.tasks[task].then) {
             (Role::Hog, _) => Ok(()),
+            (Role::Spin { run_ns }, _) => {
+                self.tasks[task].work_ns = self.rng.exponential(run_ns);
+                self.ext.yield_task(cpu);
+                self.schedule(cpu, false)?;
+                if self.cpus[cpu].curr == Some(task) {
+                    self.plan(cpu);
+                }
+                Ok(())
+            }
             (Role::Batch { sleep_ns, .. }, _) => {
                 let wakes_ns = self.now_ns + self.rng.exponential(sleep_ns);
                 self.queue.push(wakes_ns, Event::Wake { task });

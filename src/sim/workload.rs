@@ -11,6 +11,11 @@ use anyhow::{Result, ensure};
 pub enum Role {
     /// It runs, and never sleeps.
     Hog,
+    /// It never sleeps, but yields again and again, as who spins for a lock.
+    Spin {
+        /// Mean time between two yields, ns.
+        run_ns: u64,
+    },
     /// It runs, sleeps, and again.
     Batch {
         /// Mean time it wants to run, ns.
