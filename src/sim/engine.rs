@@ -30,6 +30,9 @@ const START_WORK_NS: u64 = 10_000;
 const WATCH_NS: u64 = 50_000_000;
 /// The work of a task that never sleeps.
 const ENDLESS: u64 = u64::MAX;
+/// Full speed. Work is counted in 256ths of what a CPU does in a nanosecond at full speed: then nothing is rounded when a
+/// CPU's speed changes, and it does not matter how often one looks.
+const FULL_Q8: u64 = 256;
 /// More events than this at one time, and as many again for each CPU, are a loop.
 const SAME_TIME_MAX: u64 = 10_000;
 
@@ -45,10 +48,12 @@ enum Then {
 /// A task, as time sees it.
 struct Task {
     spec: TaskSpec,
-    /// Costs that come before its work, ns at full speed.
-    overhead_ns: u64,
-    /// Work until it does something else, ns at full speed.
-    work_ns: u64,
+    /// Costs that come before its work, 256ths of a ns at full speed.
+    overhead_q8: u64,
+    /// Work until it does something else, likewise.
+    work_q8: u64,
+    /// Work done, likewise.
+    done_q8: u64,
     then: Then,
     /// When the request that it works on came into the machine, ns.
     request_at_ns: Option<u64>,
@@ -81,7 +86,7 @@ struct Cpu {
     curr: Option<usize>,
     /// What it does is accounted up to here, ns.
     since_ns: u64,
-    /// 256: full speed.
+    /// How fast it is now.
     speed_q8: u64,
     /// Counts plans; an event of an older one is void.
     plan: u32,
@@ -133,7 +138,7 @@ impl Sim {
             .map(|_| Cpu {
                 curr: None,
                 since_ns: START_NS,
-                speed_q8: 256,
+                speed_q8: FULL_Q8,
                 plan: 0,
                 resched_at_ns: None,
                 ticking: false,
@@ -167,15 +172,16 @@ impl Sim {
             let allowed: Vec<usize> = spec.allowed.clone().unwrap_or_else(|| (0..cpus).collect());
             let cpu = allowed[self.rng.below(allowed.len() as u64) as usize];
             let task = self.ext.add_task(&spec.name, spec.weight, &Cpumask::of(allowed), cpu)?;
-            let work_ns = match spec.role {
+            let work_q8 = match spec.role {
                 Role::Hog => ENDLESS,
-                Role::Batch { run_ns, .. } | Role::Spin { run_ns } => self.rng.exponential(run_ns),
-                Role::Serve { .. } => START_WORK_NS,
+                Role::Batch { run_ns, .. } | Role::Spin { run_ns } => self.work_q8(run_ns),
+                Role::Serve { .. } => START_WORK_NS * FULL_Q8,
             };
             self.tasks.push(Task {
                 spec,
-                overhead_ns: 0,
-                work_ns,
+                overhead_q8: 0,
+                work_q8,
+                done_q8: 0,
                 then: Then::Finish,
                 request_at_ns: None,
                 new: true,
@@ -207,7 +213,12 @@ impl Sim {
 
     /// What a task got so far; none if it does not exist.
     pub fn task_stats(&self, task: usize) -> Option<TaskStats> {
-        self.tasks.get(task).map(|t| t.stats)
+        self.tasks.get(task).map(|t| TaskStats { work_ns: t.done_q8 / FULL_Q8, ..t.stats })
+    }
+
+    /// Random work with this mean, ns.
+    fn work_q8(&mut self, mean_ns: u64) -> u64 {
+        self.rng.exponential(mean_ns) * FULL_Q8
     }
 
     /// The scheduler: its counters, and how it samples.
@@ -266,7 +277,7 @@ impl Sim {
                 if let Role::Batch { run_ns, .. } = self.tasks[task].spec.role
                     && !self.tasks[task].new
                 {
-                    self.tasks[task].work_ns = self.rng.exponential(run_ns);
+                    self.tasks[task].work_q8 = self.work_q8(run_ns);
                 }
                 self.wake(task, cpu, false, true);
             }
@@ -290,14 +301,14 @@ impl Sim {
         state.since_ns = self.now_ns;
         let Some(task) = state.curr else { return };
         let task = &mut self.tasks[task];
-        let done_ns = elapsed_ns * state.speed_q8 >> 8;
-        let overhead_ns = done_ns.min(task.overhead_ns);
-        task.overhead_ns -= overhead_ns;
-        if task.work_ns != ENDLESS {
-            task.work_ns = task.work_ns.saturating_sub(done_ns - overhead_ns);
+        let done_q8 = elapsed_ns * state.speed_q8;
+        let overhead_q8 = done_q8.min(task.overhead_q8);
+        task.overhead_q8 -= overhead_q8;
+        if task.work_q8 != ENDLESS {
+            task.work_q8 = task.work_q8.saturating_sub(done_q8 - overhead_q8);
         }
         task.stats.service_ns += elapsed_ns;
-        task.stats.work_ns += done_ns - overhead_ns;
+        task.done_q8 += done_q8 - overhead_q8;
         self.totals.busy_ns += elapsed_ns;
     }
 
@@ -307,8 +318,8 @@ impl Sim {
         state.plan = state.plan.wrapping_add(1);
         let Some(task) = state.curr else { return };
         let task = &self.tasks[task];
-        if task.work_ns != ENDLESS {
-            let needs_ns = ((task.overhead_ns + task.work_ns) << 8).div_ceil(state.speed_q8.max(1));
+        if task.work_q8 != ENDLESS {
+            let needs_ns = (task.overhead_q8 + task.work_q8).div_ceil(state.speed_q8.max(1));
             self.queue.push(self.now_ns + needs_ns, Event::Done { cpu, plan: state.plan });
         }
     }
@@ -318,7 +329,7 @@ impl Sim {
         for i in 0..self.machine.siblings[cpu].len() {
             let s = self.machine.siblings[cpu][i];
             let shared = self.machine.siblings[cpu].iter().any(|&o| o != s && self.cpus[o].curr.is_some());
-            let speed_q8 = if shared { self.machine.costs.smt_q8 } else { 256 };
+            let speed_q8 = if shared { self.machine.costs.smt_q8 } else { FULL_Q8 };
             if s == cpu {
                 self.cpus[s].speed_q8 = speed_q8;
             } else if self.cpus[s].speed_q8 != speed_q8 {
@@ -385,10 +396,8 @@ impl Sim {
         let refill_ns = task.warmth.refill_ns(&self.machine, cpu, task.spec.working_set_kib, self.now_ns);
         let llc_of = |cpu: usize| self.machine.places[cpu].llc;
         let taken = switch.taken_from.is_some_and(|from| llc_of(from) != llc_of(cpu));
-        task.overhead_ns += self.machine.costs.switch_ns + refill_ns;
-        if taken {
-            task.overhead_ns += self.machine.costs.take_ns;
-        }
+        let take_ns = if taken { self.machine.costs.take_ns } else { 0 };
+        task.overhead_q8 += (self.machine.costs.switch_ns + refill_ns + take_ns) * FULL_Q8;
         task.stats.runs += 1;
         task.stats.moves += u64::from(moved);
         task.stats.refill_ns += refill_ns;
@@ -426,7 +435,7 @@ impl Sim {
         self.totals.wakeups += 1;
         if let Some(waker) = self.cpus[from_cpu].curr {
             self.progress(from_cpu);
-            self.tasks[waker].overhead_ns += self.machine.costs.wakeup_ns;
+            self.tasks[waker].overhead_q8 += self.machine.costs.wakeup_ns * FULL_Q8;
             self.plan(from_cpu);
         }
         self.notify(from_cpu, interrupt);
@@ -445,7 +454,7 @@ impl Sim {
 
     fn take_request(&mut self, task: usize, arrived_ns: u64) {
         if let Role::Serve { work_ns, .. } = self.tasks[task].spec.role {
-            self.tasks[task].work_ns = self.rng.exponential(work_ns);
+            self.tasks[task].work_q8 = self.work_q8(work_ns);
             self.tasks[task].request_at_ns = Some(arrived_ns);
             self.tasks[task].then = Then::Finish;
         }
@@ -454,13 +463,10 @@ impl Sim {
     /// A task has done its work.
     fn done(&mut self, cpu: usize, task: usize) -> Result<(), SimError> {
         self.progress(cpu);
-        // What rounding left.
-        self.tasks[task].overhead_ns = 0;
-        self.tasks[task].work_ns = 0;
         match (self.tasks[task].spec.role, self.tasks[task].then) {
             (Role::Hog, _) => Ok(()),
             (Role::Spin { run_ns }, _) => {
-                self.tasks[task].work_ns = self.rng.exponential(run_ns);
+                self.tasks[task].work_q8 = self.work_q8(run_ns);
                 self.ext.yield_task(cpu);
                 self.schedule(cpu, false)?;
                 if self.cpus[cpu].curr == Some(task) {
@@ -484,6 +490,9 @@ impl Sim {
                     }
                 }
                 self.tasks[task].then = Then::Rest;
+                if self.tasks[task].overhead_q8 == 0 {
+                    return self.done(cpu, task);
+                }
                 self.plan(cpu);
                 Ok(())
             }

@@ -287,8 +287,9 @@ impl Scheduler {
     /// Load it with these settings, for these domains, on that kernel, whose time has begun.
     ///
     /// # Errors
-    /// Out of memory.
+    /// This thread has one already, which would wait for itself; or out of memory.
     pub fn load(config: &SchedulerConfig, domains: &Domains, kernel: Kernel) -> anyhow::Result<Self> {
+        anyhow::ensure!(!kfuncs::attached(), "this thread has a simulation already: end that one first");
         // A panic elsewhere left nothing that sim_reset() does not put right.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let n = domains.cpus.len();

@@ -20,6 +20,11 @@ pub(super) fn attach(kernel: &Rc<RefCell<Kernel>>) {
     CURRENT.set(Rc::as_ptr(kernel));
 }
 
+/// Does this thread have a simulation?
+pub(super) fn attached() -> bool {
+    !CURRENT.get().is_null()
+}
+
 /// The end of that.
 pub(super) fn detach() {
     CURRENT.set(std::ptr::null());

@@ -42,7 +42,8 @@ fn the_same_seed_gives_the_same_events() {
 
 #[test]
 fn time_in_parts_is_time() {
-    let config = SimConfig::new(shape(8, 2), 5);
+    // With SMT the speed of CPUs changes all the time: nothing may depend on when one looks.
+    let config = SimConfig::new(Shape { cpus: 8, llcs: 2, nodes: 1, threads: 2 }, 5);
     let mut whole = sim(&config, Workload::mixed(8, 0.9), Balancer::Heuristic);
     whole.run_for(100 * MS).unwrap();
     let hash = whole.totals().hash();
@@ -196,4 +197,50 @@ fn nonsense_is_refused() {
     let publication = Balancer::Heuristic.publication();
     let error = Sim::new(&SimConfig::new(shape(4, 2), 1), workload, &publication).err().unwrap();
     assert!(error.to_string().contains("CPUs that do not exist"), "{error}");
+    let _first = sim(&SimConfig::new(shape(4, 2), 1), Workload::mixed(4, 0.5), Balancer::Heuristic);
+    let second = Sim::new(&SimConfig::new(shape(4, 2), 1), Workload::default(), &publication);
+    assert!(second.err().unwrap().to_string().contains("has a simulation already"));
+}
+
+#[test]
+fn yields_give_way() {
+    let mut workload = Workload::default();
+    let role = Role::Spin { run_ns: 900_000 };
+    let spec = TaskSpec { name: "spin".into(), weight: 100, allowed: None, working_set_kib: 0, role };
+    let spinner = workload.add(1, &spec).start;
+    let hog = workload.hogs(1, 100, 0).start;
+    let mut sim = sim(&SimConfig::new(shape(1, 1), 1), workload, Balancer::Heuristic);
+    sim.run_for(2_000 * MS).unwrap();
+    let got = |task| sim.task_stats(task).unwrap();
+    assert!(got(spinner).service_ns < got(hog).service_ns, "{:?} {:?}", got(spinner), got(hog));
+    assert!(got(spinner).runs > 20, "it is not forgotten: {:?}", got(spinner));
+}
+
+#[test]
+fn costs_and_shared_cores_are_paid_for() {
+    let alone = |threads, cpus| {
+        let mut workload = Workload::default();
+        let hogs = workload.hogs(2, 100, 0);
+        let mut sim =
+            sim(&SimConfig::new(Shape { cpus, llcs: 1, nodes: 1, threads }, 1), workload, Balancer::Heuristic);
+        sim.run_for(1_000 * MS).unwrap();
+        hogs.map(|t| sim.task_stats(t).unwrap().work_ns).sum::<u64>()
+    };
+    let (cores, shared) = (alone(1, 2), alone(2, 2));
+    assert!((1_990 * MS..=2_000 * MS).contains(&cores), "two cores: {cores}");
+    // 160 / 256 each
+    assert!((1_230 * MS..=1_260 * MS).contains(&shared), "one core with two threads: {shared}");
+    let spread = alone(2, 4);
+    assert!(spread > 1_980 * MS, "a whole core before a sibling: {spread}");
+
+    // Tasks with much data lose more to moves.
+    let refilled = |working_set_kib| {
+        let mut workload = Workload::default();
+        workload.batch(24, MS, MS, working_set_kib);
+        let mut sim = sim(&SimConfig::new(shape(8, 4), 1), workload, Balancer::Greedy);
+        sim.run_for(500 * MS).unwrap();
+        sim.totals().refill_ns
+    };
+    let (small, large) = (refilled(16), refilled(512));
+    assert!(small > 0 && large > 10 * small, "{small} {large}");
 }
