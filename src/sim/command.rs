@@ -14,8 +14,8 @@ use crate::process::print;
 /// Run the scheduler on a simulated machine, and print what came of it as JSON.
 ///
 /// It is the scheduler's own C, compiled for this machine, on a simulated kernel: no root, no sched_ext, no VM. The
-/// workload is a mixture of servers, pipelines, and tasks that run and sleep. The same options give the same events, which
-/// the hash shows. That a task starves, or the scheduler does what a kernel would end it for, is an error.
+/// workload is a mixture of servers, pipelines, and tasks that run and sleep. The same options give the same events,
+/// which the hash shows. That a task starves, or the scheduler does what a kernel would end it for, is an error.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SimArgs {
     /// CPUs, at most 1024.

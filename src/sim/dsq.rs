@@ -61,8 +61,8 @@ impl Dsq {
         Some(self.seq)
     }
 
-    /// Add a task behind all that are not due later. Returns its number of arrival, or none if the queue is one of those
-    /// that are first in first out.
+    /// Add a task behind all that are not due later. Returns its number of arrival, or none if the queue is first in
+    /// first out.
     pub fn insert(&mut self, task: usize, vtime: u64) -> Option<u64> {
         if !self.entries.is_empty() && !self.ordered {
             return None;

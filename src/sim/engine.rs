@@ -10,11 +10,12 @@ use anyhow::{Context, Result};
 use super::ext::{Ext, Switch};
 use super::ffi::{Cpumask, Scheduler, WAKE_SYNC};
 use super::kernel::Kernel;
-use super::machine::{Machine, Warmth};
+use super::machine::Machine;
 use super::queue::{Event, Queue};
 use super::report::Totals;
 use super::rng::Rng;
-use super::workload::{Change, Inbox, Role, TaskSpec, Workload};
+use super::work::{Cpu, ENDLESS, FULL_Q8, Task, TaskStats, Then};
+use super::workload::{Change, Inbox, Role, Workload};
 use super::{SimConfig, SimError};
 use crate::agent::Environment;
 use crate::kernel::slots::{Publication, Publisher};
@@ -28,74 +29,8 @@ const START_SPREAD_NS: u64 = 1_000_000;
 const START_WORK_NS: u64 = 10_000;
 /// Time between two looks for tasks that starve, ns.
 const WATCH_NS: u64 = 50_000_000;
-/// The work of a task that never sleeps.
-const ENDLESS: u64 = u64::MAX;
-/// Full speed. Work is counted in 256ths of what a CPU does in a nanosecond at full speed: then nothing is rounded when a
-/// CPU's speed changes, and it does not matter how often one looks.
-const FULL_Q8: u64 = 256;
 /// More events than this at one time, and as many again for each CPU, are a loop.
 const SAME_TIME_MAX: u64 = 10_000;
-
-/// What a task does when its work is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// What its role says.
-    Finish,
-    /// It has done that, has paid for the wakeups it made, and looks whether it sleeps.
-    Rest,
-}
-
-/// A task, as time sees it.
-struct Task {
-    spec: TaskSpec,
-    /// Costs that come before its work, 256ths of a ns at full speed.
-    overhead_q8: u64,
-    /// Work until it does something else, likewise.
-    work_q8: u64,
-    /// Work done, likewise.
-    done_q8: u64,
-    then: Then,
-    /// When the request that it works on came into the machine, ns.
-    request_at_ns: Option<u64>,
-    new: bool,
-    warmth: Warmth,
-    stats: TaskStats,
-}
-
-/// What a task got.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TaskStats {
-    /// Time on CPUs, ns.
-    pub service_ns: u64,
-    /// Work done, ns at full speed.
-    pub work_ns: u64,
-    /// Time that it waited for a CPU, ns.
-    pub wait_ns: u64,
-    /// The longest such wait, ns.
-    pub wait_max_ns: u64,
-    /// Times that it was put on a CPU.
-    pub runs: u64,
-    /// Those in another last-level cache than the time before.
-    pub moves: u64,
-    /// Time to fill caches, ns at full speed.
-    pub refill_ns: u64,
-}
-
-/// A CPU, as time sees it.
-struct Cpu {
-    curr: Option<usize>,
-    /// What it does is accounted up to here, ns.
-    since_ns: u64,
-    /// How fast it is now.
-    speed_q8: u64,
-    /// Counts plans; an event of an older one is void.
-    plan: u32,
-    /// It will schedule then, ns.
-    resched_at_ns: Option<u64>,
-    ticking: bool,
-    /// Its ticks come this long after multiples of their period, ns.
-    tick_phase_ns: u64,
-}
 
 /// A simulation that runs.
 pub struct Sim {
@@ -130,21 +65,11 @@ impl Sim {
             Kernel::new(machine.siblings.clone(), Rng::new(config.seed, 1), START_NS, config.events_max.max(1));
         let scheduler = Scheduler::load(&config.scheduler, &domains, kernel)?;
         let policy: NonNull<_> = scheduler.policy().context("the scheduler has no policy")?;
-        // SAFETY: a static variable of the C side, which only this scheduler uses while it is loaded; nobody else writes.
+        // SAFETY: a static variable of the C side, which only this scheduler uses while it is loaded; no other writer.
         let mut publisher = unsafe { Publisher::new(policy, 0) };
         publisher.publish(first);
         let mut rng = Rng::new(config.seed, 2);
-        let cpus = (0..n)
-            .map(|_| Cpu {
-                curr: None,
-                since_ns: START_NS,
-                speed_q8: FULL_Q8,
-                plan: 0,
-                resched_at_ns: None,
-                ticking: false,
-                tick_phase_ns: rng.below(machine.costs.tick_skew_ns + 1),
-            })
-            .collect();
+        let cpus = (0..n).map(|_| Cpu::new(START_NS, rng.below(machine.costs.tick_skew_ns + 1))).collect();
         let mut sim = Self {
             ext: Ext::start(scheduler)?,
             publisher,
@@ -172,22 +97,14 @@ impl Sim {
             let allowed: Vec<usize> = spec.allowed.clone().unwrap_or_else(|| (0..cpus).collect());
             let cpu = allowed[self.rng.below(allowed.len() as u64) as usize];
             let task = self.ext.add_task(&spec.name, spec.weight, &Cpumask::of(allowed), cpu)?;
-            let work_q8 = match spec.role {
+            let work_ns = match spec.role {
                 Role::Hog => ENDLESS,
-                Role::Batch { run_ns, .. } | Role::Spin { run_ns } => self.work_q8(run_ns),
-                Role::Serve { .. } => START_WORK_NS * FULL_Q8,
+                Role::Batch { run_ns, .. } | Role::Spin { run_ns } => self.rng.exponential(run_ns),
+                Role::Serve { .. } => START_WORK_NS,
             };
-            self.tasks.push(Task {
-                spec,
-                overhead_q8: 0,
-                work_q8,
-                done_q8: 0,
-                then: Then::Finish,
-                request_at_ns: None,
-                new: true,
-                warmth: Warmth::default(),
-                stats: TaskStats::default(),
-            });
+            let mut new = Task::new(spec);
+            new.set_work(work_ns);
+            self.tasks.push(new);
             self.queue.push(START_NS + self.rng.below(START_SPREAD_NS), Event::Wake { task });
         }
         for (source, from) in self.workload.sources.iter().enumerate() {
@@ -213,12 +130,12 @@ impl Sim {
 
     /// What a task got so far; none if it does not exist.
     pub fn task_stats(&self, task: usize) -> Option<TaskStats> {
-        self.tasks.get(task).map(|t| TaskStats { work_ns: t.done_q8 / FULL_Q8, ..t.stats })
+        self.tasks.get(task).map(Task::stats)
     }
 
-    /// Random work with this mean, ns.
-    fn work_q8(&mut self, mean_ns: u64) -> u64 {
-        self.rng.exponential(mean_ns) * FULL_Q8
+    /// Give a task random work with this mean, ns.
+    fn give_work(&mut self, task: usize, mean_ns: u64) {
+        self.tasks[task].set_work(self.rng.exponential(mean_ns));
     }
 
     /// The scheduler: its counters, and how it samples.
@@ -229,8 +146,8 @@ impl Sim {
     /// Let this much time pass, ns.
     ///
     /// # Errors
-    /// A task starves, the machine makes no progress, a task runs where it may not, or the scheduler does what the kernel
-    /// would end it for. The simulation cannot go on then.
+    /// A task starves, the machine makes no progress, a task runs where it may not, or the scheduler does what the
+    /// kernel would end it for. The simulation cannot go on then.
     pub fn run_for(&mut self, ns: u64) -> Result<(), SimError> {
         let end_ns = self.now_ns + ns;
         while let Some((at_ns, event)) = self.queue.pop(end_ns) {
@@ -277,7 +194,7 @@ impl Sim {
                 if let Role::Batch { run_ns, .. } = self.tasks[task].spec.role
                     && !self.tasks[task].new
                 {
-                    self.tasks[task].work_q8 = self.work_q8(run_ns);
+                    self.give_work(task, run_ns);
                 }
                 self.wake(task, cpu, false, true);
             }
@@ -300,15 +217,7 @@ impl Sim {
         let elapsed_ns = self.now_ns - state.since_ns;
         state.since_ns = self.now_ns;
         let Some(task) = state.curr else { return };
-        let task = &mut self.tasks[task];
-        let done_q8 = elapsed_ns * state.speed_q8;
-        let overhead_q8 = done_q8.min(task.overhead_q8);
-        task.overhead_q8 -= overhead_q8;
-        if task.work_q8 != ENDLESS {
-            task.work_q8 = task.work_q8.saturating_sub(done_q8 - overhead_q8);
-        }
-        task.stats.service_ns += elapsed_ns;
-        task.done_q8 += done_q8 - overhead_q8;
+        self.tasks[task].progress(elapsed_ns, state.speed_q8);
         self.totals.busy_ns += elapsed_ns;
     }
 
@@ -317,9 +226,7 @@ impl Sim {
         let state = &mut self.cpus[cpu];
         state.plan = state.plan.wrapping_add(1);
         let Some(task) = state.curr else { return };
-        let task = &self.tasks[task];
-        if task.work_q8 != ENDLESS {
-            let needs_ns = (task.overhead_q8 + task.work_q8).div_ceil(state.speed_q8.max(1));
+        if let Some(needs_ns) = self.tasks[task].needs_ns(state.speed_q8) {
             self.queue.push(self.now_ns + needs_ns, Event::Done { cpu, plan: state.plan });
         }
     }
@@ -340,7 +247,7 @@ impl Sim {
         }
     }
 
-    /// CPUs that must schedule learn it: at once on this CPU, later elsewhere. `interrupt`: this one may have been idle.
+    /// CPUs that must schedule learn it: at once on this CPU, later elsewhere. `interrupt`: this one may have slept.
     fn notify(&mut self, from_cpu: usize, interrupt: bool) {
         let rescheds = std::mem::take(&mut self.ext.kernel().rescheds);
         for &cpu in &rescheds {
@@ -397,12 +304,8 @@ impl Sim {
         let llc_of = |cpu: usize| self.machine.places[cpu].llc;
         let taken = switch.taken_from.is_some_and(|from| llc_of(from) != llc_of(cpu));
         let take_ns = if taken { self.machine.costs.take_ns } else { 0 };
-        task.overhead_q8 += (self.machine.costs.switch_ns + refill_ns + take_ns) * FULL_Q8;
-        task.stats.runs += 1;
-        task.stats.moves += u64::from(moved);
-        task.stats.refill_ns += refill_ns;
-        task.stats.wait_ns += switch.waited_ns;
-        task.stats.wait_max_ns = task.stats.wait_max_ns.max(switch.waited_ns);
+        task.charge(self.machine.costs.switch_ns + refill_ns + take_ns);
+        task.count_run(switch.waited_ns, moved, refill_ns);
         self.totals.run(cpu, next, switch.waited_ns, moved, refill_ns);
         if !self.cpus[cpu].ticking {
             self.cpus[cpu].ticking = true;
@@ -435,7 +338,7 @@ impl Sim {
         self.totals.wakeups += 1;
         if let Some(waker) = self.cpus[from_cpu].curr {
             self.progress(from_cpu);
-            self.tasks[waker].overhead_q8 += self.machine.costs.wakeup_ns * FULL_Q8;
+            self.tasks[waker].charge(self.machine.costs.wakeup_ns);
             self.plan(from_cpu);
         }
         self.notify(from_cpu, interrupt);
@@ -454,7 +357,7 @@ impl Sim {
 
     fn take_request(&mut self, task: usize, arrived_ns: u64) {
         if let Role::Serve { work_ns, .. } = self.tasks[task].spec.role {
-            self.tasks[task].work_q8 = self.work_q8(work_ns);
+            self.give_work(task, work_ns);
             self.tasks[task].request_at_ns = Some(arrived_ns);
             self.tasks[task].then = Then::Finish;
         }
@@ -466,7 +369,7 @@ impl Sim {
         match (self.tasks[task].spec.role, self.tasks[task].then) {
             (Role::Hog, _) => Ok(()),
             (Role::Spin { run_ns }, _) => {
-                self.tasks[task].work_q8 = self.work_q8(run_ns);
+                self.give_work(task, run_ns);
                 self.ext.yield_task(cpu);
                 self.schedule(cpu, false)?;
                 if self.cpus[cpu].curr == Some(task) {
@@ -490,7 +393,7 @@ impl Sim {
                     }
                 }
                 self.tasks[task].then = Then::Rest;
-                if self.tasks[task].overhead_q8 == 0 {
+                if self.tasks[task].has_paid() {
                     return self.done(cpu, task);
                 }
                 self.plan(cpu);

@@ -345,7 +345,7 @@ impl Ext {
         self.kernel().run_kicks();
     }
 
-    /// Other CPUs. Returns the CPU that must be rid of the task at once, if it runs where it may no more: [`Ext::evict`].
+    /// Other CPUs. Returns the CPU that must be rid of the task at once ([`Ext::evict`]), if it runs where it may not.
     pub fn set_affinity(&self, from_cpu: usize, task: usize, allowed: &Cpumask) -> Option<usize> {
         self.change(from_cpu, task, |p| {
             p.allow(allowed);

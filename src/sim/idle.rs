@@ -42,8 +42,8 @@ impl IdleMasks {
         idle
     }
 
-    /// `scx_pick_idle_cpu()`: claim an idle CPU of the set, of a wholly idle core if there is one. `last`: where the last
-    /// such search ended.
+    /// `scx_pick_idle_cpu()`: claim an idle CPU of the set, of a wholly idle core if there is one. `last`: where the
+    /// last such search ended.
     pub fn pick(&mut self, allowed: &Cpumask, flags: u64, last: &mut usize) -> Option<usize> {
         loop {
             let core = if self.smt { self.cores.next_in_both(allowed, *last) } else { None };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the simulated kernel knows, and the part of kernel/sched/ext.c that only changes it: queues, moves between them,
-//! kicks. What calls the scheduler is in `ext.rs`; so a function here may be called back from within the scheduler.
+//! What the simulated kernel knows, and the part of kernel/sched/ext.c that only changes it: queues, moves between
+//! them, kicks. What calls the scheduler is in `ext.rs`; so functions here may be called from within the scheduler.
 
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -10,7 +10,7 @@
 //! - `kernel`, `dsq`, `idle`: the state of the simulated kernel; `kfuncs`: what the scheduler calls
 //! - `ext`: when the kernel calls the scheduler, after kernel/sched/ext.c
 //! - [`machine`]: topology, costs, warm caches; [`workload`]: what tasks do
-//! - [`Sim`] (`engine`, `queue`): time
+//! - [`Sim`] (`engine`, `queue`, `work`): time
 //! - [`report`], [`command`]: what it tells, and `scx_rl sim`
 //!
 //! What is left out: other scheduling classes (so cpu_release never comes), cgroups, CPU hotplug, bypass mode, the time
@@ -31,11 +31,13 @@ pub mod report;
 mod rng;
 #[cfg(test)]
 mod tests;
+mod work;
 pub mod workload;
 
 use thiserror::Error;
 
-pub use engine::{Sim, TaskStats};
+pub use engine::Sim;
+pub use work::TaskStats;
 
 use crate::kernel::SchedulerConfig;
 use crate::kernel::slots::Publication;

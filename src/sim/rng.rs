@@ -23,7 +23,7 @@ impl Rng {
 
     /// Uniform in 0..n; 0 if n is 0. (Not exactly uniform: the error is n / 2^64.)
     pub fn below(&mut self, n: u64) -> u64 {
-        (u128::from(self.bits()) * u128::from(n) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
 
     /// Exponential with this mean; at least 1.
@@ -34,8 +34,8 @@ impl Rng {
     }
 }
 
-/// The natural logarithm of x, 0 < x <= 1, within 1e-12: by additions, multiplications and divisions only, which IEEE 754
-/// defines to the bit. The system's own differs between versions of its library.
+/// The natural logarithm of x, 0 < x <= 1, within 1e-12: by additions, multiplications and divisions only, which IEEE
+/// 754 defines to the bit. The system's own differs between versions of its library.
 fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let exponent = (bits >> 52) as i64 - 1023;

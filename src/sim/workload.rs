@@ -122,8 +122,8 @@ impl Workload {
         self.sources.push(Source { inbox: first, interval_ns: interval_ns(per_s) });
     }
 
-    /// A mixture for `cpus` CPUs of about this load (1: all that they can do): a half of it servers, a quarter pipelines,
-    /// a quarter tasks that run and sleep.
+    /// A mixture for `cpus` CPUs of about this load (1: all that they can do): half of it servers, a quarter pipelines,
+    /// and a quarter tasks that run and sleep.
     pub fn mixed(cpus: usize, load: f64) -> Self {
         let mut mixed = Self::default();
         let cpus = cpus as f64;

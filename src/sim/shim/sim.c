@@ -4,8 +4,8 @@
  * folder in the place of scx's.
  *
  * Its state is file-scope variables, as in BPF, so a process has one simulated scheduler at a time. All of them, also
- * those that somebody adds later, are put into sections of their own, which sim_reset() brings back to what they were when
- * the program started.
+ * those that somebody adds later, are put into sections of their own, which sim_reset() brings back to what they were
+ * when the program started.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include <scx/common.bpf.h>
 #include <bpf_atomic.h>
 
-/* "const volatile" is what userspace writes before it loads a BPF program. Here it must be writable, and in a section. */
+/* "const volatile" is what userspace writes before it loads a BPF program. Here it must be writable, in a section. */
 #pragma clang section bss = "sim_bss" data = "sim_data"
 #define const
 #include "main.bpf.c"

@@ -124,8 +124,8 @@ static inline void sim_iter_end(struct bpf_iter_scx_dsq *it)
 	     ((cur) = bpf_iter_##type##_next(&___it));)
 
 /*
- * Maps. The scheduler declares them as for libbpf, whose macros put numbers and types into the types of pointers. On the
- * host the pointer `value` points to the map's memory, which is got at its first use.
+ * Maps. The scheduler declares them as for libbpf, whose macros put numbers and types into the types of pointers. On
+ * the host the pointer `value` points to the map's memory, which is got at its first use.
  */
 
 #define BPF_MAP_TYPE_ARRAY 2
