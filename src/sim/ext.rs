@@ -218,10 +218,13 @@ impl Ext {
         let p = prev.map(|task| self.task(task));
         let queued = p.as_ref().is_some_and(|p| p.scx.flags.get() & TASK_QUEUED != 0);
         let slice_left = || queued && p.as_ref().is_some_and(|p| p.scx.slice_ns.get() > 0);
-        self.kernel().update_curr(cpu);
+        {
+            let mut kernel = self.kernel();
+            kernel.cpus[cpu].in_balance = true;
+            kernel.update_curr(cpu);
+        }
         let keep = slice_left()
             || !self.has_local(cpu) && {
-                self.kernel().cpus[cpu].in_balance = true;
                 self.scheduler.dispatch(cpu, p.as_deref());
                 slice_left() || !self.has_local(cpu) && queued
             };
