@@ -68,10 +68,13 @@ fn simulate(args: &SimArgs) -> Result<Summary> {
     anyhow::ensure!(args.seconds > 0.0 && args.seconds < 1e6, "{} is not a time to simulate", args.seconds);
     anyhow::ensure!(args.load > 0.0 && args.load < 10.0, "{} is not a load; 0.8 is", args.load);
     let shape = Shape { cpus: args.cpus, llcs: args.llcs, nodes: args.nodes, threads: if args.smt { 2 } else { 1 } };
-    let mut workload = Workload::mixed(args.cpus, args.load);
+    let config = SimConfig::new(shape, args.seed);
+    // What a CPU can do while its core's other one is busy.
+    let speed = if args.smt { config.costs.smt_q8 as f64 / 256.0 } else { 1.0 };
+    let mut workload = Workload::mixed(args.cpus, args.load * speed);
     workload.hogs(args.hogs, 100, 512);
     let tasks = workload.tasks.len();
-    let mut sim = Sim::new(&SimConfig::new(shape, args.seed), workload, &args.balancer.publication())?;
+    let mut sim = Sim::new(&config, workload, &args.balancer.publication())?;
     let started = Instant::now();
     sim.run_for((args.seconds * 1e9) as u64)?;
     let wall_s = started.elapsed().as_secs_f64();
