@@ -113,14 +113,14 @@ __noinline u32 rl_balance_wake(struct task_struct *p __arg_trusted, struct task_
 			best_load = 0;
 			break;
 		}
-		load = 1 + rl_ratio16(nr_queued(id), nr_cpus_of(id));
+		load = 1 + load16(nr_queued(id), nr_cpus_of(id));
 		if (load < best_load) {
 			best = id;
 			best_load = load;
 		}
 	}
 	/* nothing to gain anywhere: no question */
-	if (best == RL_NO_DOMAIN || best_load > rl_ratio16(nr_queued(home), nr_cpus_of(home)))
+	if (best == RL_NO_DOMAIN || best_load > load16(nr_queued(home), nr_cpus_of(home)))
 		return home;
 
 	args.arm.now = scx_bpf_now();
@@ -168,7 +168,7 @@ static __always_inline struct peer find_peer(u32 own, u32 floor, bool would_idle
 			best.overdue = true;
 			break;
 		}
-		load = rl_ratio16(queued, nr_cpus_of(id));
+		load = load16(queued, nr_cpus_of(id));
 		if (load > floor) {
 			best.id = id;
 			floor = load;

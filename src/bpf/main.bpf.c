@@ -26,8 +26,6 @@ UEI_DEFINE(uei);
 #define RL_INSERT_NS 50000
 /* A CPU that goes idle while tasks wait looks again at most this often: they may be none that it may run. */
 #define RL_IDLE_LOOKS 2
-/* A task that usually runs no longer than this is gone in a moment. */
-#define RL_BRIEF_NS 1000000
 
 static __always_inline void send_to_cpu(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
@@ -51,9 +49,9 @@ static __always_inline u64 rest_of_slice(struct task_struct *p, struct task_ctx 
 	if (!cctx || !cctx->preempted || (enq_flags & SCX_ENQ_WAKEUP))
 		return 0;
 	cctx->preempted = false;
-	if (tctx->slice_used_ns >= allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))))
+	if (!tctx->slice_used_ns || tctx->slice_used_ns >= allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))))
 		return 0;
-	return slice_ns - tctx->slice_used_ns;
+	return tctx->slice_used_ns < slice_ns ? slice_ns - tctx->slice_used_ns : 0;
 }
 
 s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
@@ -65,10 +63,12 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 	if (!tctx || is_pinned(p))
 		return prev_cpu;
 
-	tctx->sync = wake_flags & SCX_WAKE_SYNC;
+	tctx->sync = wake_flags & SCX_WAKE_SYNC && rl_waker_leaves();
 	home = legal_home(p, tctx, prev_cpu);
 	if (rl_wait_for_waker(p, home, wake_flags)) {
 		tctx->home = home;
+		rl_join(tctx, home);
+		rl_limit_lead(tctx, p->scx.weight, true);
 		count(sync_local);
 		send_to_cpu(p, tctx, 0);
 		return bpf_get_smp_processor_id();
@@ -82,15 +82,15 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 		}
 	}
 	tctx->home = home;
+	rl_join(tctx, home);
+	rl_limit_lead(tctx, p->scx.weight, true);
 	if (cpu >= 0) {
 		tctx->direct = true;
 		count(direct_dispatch);
 		send_to_cpu(p, tctx, 0);
 		return cpu;
 	}
-	rl_join(tctx, home);
-	rl_limit_lead(tctx, p->scx.weight, true);
-	if (!tctx->sync && with(RL_WITHOUT_preempt)) {
+	if (!tctx->sync && !(wake_flags & SCX_WAKE_FORK) && with(RL_WITHOUT_preempt)) {
 		cpu = rl_pick_victim(p, tctx, home, prev_cpu);
 		if (cpu >= 0)
 			return cpu;
@@ -123,7 +123,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	bool pinned = is_pinned(p);
 	struct domain_ctx *dom;
 	u32 home, queue, queued;
-	u64 rest_ns;
+	u64 rest_ns, place, last;
 
 	if (!tctx) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
@@ -147,7 +147,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	rl_join(tctx, queue);
 	rl_limit_lead(tctx, p->scx.weight, enq_flags & SCX_ENQ_WAKEUP);
 	queued = nr_queued(queue);
-	rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
+	last = rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
 	if (pinned)
 		rl_align(tctx, home, p->scx.weight);
 	if (may_preempt(p, tctx, enq_flags)) {
@@ -161,7 +161,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	rest_ns = rest_of_slice(p, tctx, enq_flags);
 	if (rest_ns) {
 		tctx->from_dsq = false;
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, rest_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, rest_ns, enq_flags | SCX_ENQ_HEAD);
 		return;
 	}
 	tctx->slice_used_ns = 0;
@@ -172,7 +172,8 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	tctx->from_dsq = true;
 	WRITE_ONCE(dom->enqueued_at_ns, scx_bpf_now());
-	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, deadline(tctx, p->scx.weight), enq_flags);
+	place = deadline(tctx, p->scx.weight);
+	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, time_before(last, place) ? last : place, enq_flags);
 	tctx->yielded = false;
 	rl_kick_for(p, home, pinned, enq_flags);
 }
@@ -204,8 +205,9 @@ __noinline int rl_go_on(struct task_struct *prev __arg_trusted, bool alone)
 	if (tctx && cctx) {
 		tctx->yielded = false;
 		tctx->slice_used_ns = 0;
-		if (alone && tctx->running_at_ns)
-			rl_alone(tctx, prev->scx.weight, since(tctx->running_at_ns, now));
+		charge(tctx, prev->scx.weight, now);
+		if (alone)
+			rl_alone(tctx);
 		grant(prev, tctx, cctx, now);
 	}
 	scx_bpf_task_set_slice(prev, slice_ns);
@@ -227,14 +229,14 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 		cctx->looks = 0;
 	/* a CPU serves its own queues at least every second time, whatever the policy says */
 	if ((waiting || goes_on) && nr_domains > 1 && !cctx->pulled &&
-	    rl_balance_pull(cpu, own, rl_ratio16(queued, nr_cpus_of(own)), false)) {
+	    rl_balance_pull(cpu, own, load16(queued, nr_cpus_of(own)), false)) {
 		cctx->pulled = waiting;
 		return;
 	}
 	cctx->pulled = false;
 	if (waiting) {
 		queue = rl_next_queue(cpu, own, &late);
-		if (!goes_on || !keeps_turn(prev, late)) {
+		if (!goes_on || !rl_keeps_turn(prev, late)) {
 			if (scx_bpf_dsq_move_to_local(queue, 0) ||
 			    scx_bpf_dsq_move_to_local(queue == own ? RL_CPU_QUEUE + cpu : own, 0))
 				return;
@@ -314,10 +316,13 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 		note_wait(tctx, since(tctx->queued_at_ns, now), now);
 		tctx->queued_at_ns = 0;
 	}
-	rl_alone(tctx, p->scx.weight, 0);
-	tctx->home = id;
-	if (tctx->queue < RL_CPU_QUEUE)
+	if (tctx->queue != RL_CPU_QUEUE + cpu)
 		rl_join(tctx, id);
+	/* unless one waits here whom this one preempted for a moment */
+	if (!nr_queued(SCX_DSQ_LOCAL_ON | cpu))
+		rl_alone(tctx);
+	tctx->home = id;
+	tctx->sync = false;
 	tctx->from_dsq = false;
 	tctx->direct = false;
 	tctx->moved = tctx->ran_dom != RL_NO_DOMAIN && tctx->ran_dom != id;
@@ -327,23 +332,10 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	}
 	tctx->ran_dom = id;
 	tctx->running_at_ns = now;
+	tctx->charged_at_ns = now;
 	grant(p, tctx, cctx, now);
 	event_ran(tctx, id, now);
 	tctx->nr_runs++;
-}
-
-/* What the end of a burst, or of a part of one, says about the task. */
-static __always_inline void note_burst(struct task_ctx *tctx, u64 used, bool sleeps, u64 now)
-{
-	tctx->burst_ns += used;
-	if (tctx->sync_at_ns) {
-		tctx->sync_tail_ns = mean8(tctx->sync_tail_ns, since(tctx->sync_at_ns, now));
-		tctx->sync_at_ns = 0;
-	}
-	if (sleeps) {
-		tctx->burst_avg_ns = mean8(tctx->burst_avg_ns, tctx->burst_ns);
-		tctx->burst_ns = 0;
-	}
 }
 
 void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
@@ -361,18 +353,21 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 		return;
 	used = since(tctx->running_at_ns, now);
 	tctx->running_at_ns = 0;
-	tctx->vtime += weighted(p->scx.weight, used);
-	note_burst(tctx, used, !runnable, now);
+	charge(tctx, p->scx.weight, now);
+	tctx->charged_at_ns = 0;
+	if (tctx->sync_at_ns) {
+		tctx->sync_tail_ns = mean8(tctx->sync_tail_ns, since(tctx->sync_at_ns, now));
+		tctx->sync_at_ns = 0;
+	}
 
 	event_stopped(tctx, used, !runnable);
 	if (tctx->moved && tctx->run_avg_ns)
 		tctx->move_penalty_ns =
 			mean8(tctx->move_penalty_ns, used > tctx->run_avg_ns ? used - tctx->run_avg_ns : 0);
 	tctx->run_avg_ns = mean8(tctx->run_avg_ns, used);
-	tctx->slice_used_ns = runnable ? turn : 0;
+	tctx->slice_used_ns = turn;
 	tctx->stopped_at_ns = now;
 	tctx->queued_at_ns = runnable ? now : 0;
-	tctx->slept_at_ns = runnable ? 0 : now;
 
 	dom = lookup_domain(tctx->ran_dom);
 	if (dom)
@@ -386,6 +381,13 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 	if (!tctx)
 		return;
 	tctx->queued_at_ns = 0;
+	/* else its nice value, affinity or cgroup changes, and it goes on */
+	if (deq_flags & SCX_DEQ_SLEEP) {
+		tctx->burst_avg_ns = mean8(tctx->burst_avg_ns, tctx->burst_ns);
+		tctx->burst_ns = 0;
+		tctx->slice_used_ns = 0;
+		tctx->slept_at_ns = scx_bpf_now();
+	}
 	event_censor(tctx, RL_EV_CENSOR_DEQUEUED);
 }
 
@@ -411,7 +413,7 @@ void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 		return;
 	if (turn_ns(cctx, now) >= allowed)
 		scx_bpf_task_set_slice(curr, 0);
-	if (nr_domains > 1 && nr_queued(id) && any_idle())
+	if (nr_queued(id) && any_idle())
 		rl_rescue(id, now);
 }
 

@@ -16,6 +16,8 @@
 
 /* A task that was given a CPU keeps it for this long, whoever wakes: so each pick is worth its switch. */
 #define RL_MIN_RUN_NS 500000
+/* A task that usually runs no longer than this is gone in a moment. */
+#define RL_BRIEF_NS 1000000
 /* A waking task preempts one that wants this many times as much. */
 #define RL_PREEMPT_RATIO 4
 /* A task that never slept is expected to run this many times as long as it has. */
@@ -79,11 +81,11 @@ static __always_inline u64 request_ns(const struct task_ctx *tctx)
  * that calls them.
  */
 
-/* Bring the task's virtual time to the clock of `queue`: it keeps its lag, within a slice. */
+/* Bring the task's virtual time to the clock of `queue`: it keeps its lag, within a slice of its weight. */
 __noinline int rl_join(struct task_ctx *tctx __arg_nonnull, u32 queue)
 {
+	s64 lag, most = weighted(tctx->weight, slice_ns);
 	u64 *from, *to;
-	s64 lag;
 
 	if (tctx->queue == queue)
 		return 0;
@@ -92,10 +94,10 @@ __noinline int rl_join(struct task_ctx *tctx __arg_nonnull, u32 queue)
 	if (!from || !to)
 		return 0;
 	lag = (s64)(tctx->vtime - READ_ONCE(*from));
-	if (lag > (s64)slice_ns)
-		lag = slice_ns;
-	if (lag < -(s64)slice_ns)
-		lag = -(s64)slice_ns;
+	if (lag > most)
+		lag = most;
+	if (lag < -most)
+		lag = -most;
 	tctx->vtime = READ_ONCE(*to) + lag;
 	tctx->queue = queue;
 	return 0;
@@ -116,21 +118,42 @@ __noinline int rl_limit_lead(struct task_ctx *tctx __arg_nonnull, u32 weight, bo
 	return 0;
 }
 
+/* What a task gets of ns of time if it shares nr_cpus with those queued and with as many as run, all of the same weight. */
+static __always_inline u64 fair_ns(u64 ns, u32 queued, u32 nr_cpus)
+{
+	return ns * nr_cpus / (queued + (nr_cpus ?: 1));
+}
+
 /* What a queue is expected to serve in RL_STARVE_NS. */
 static __always_inline u64 served_soon(u32 queued, u32 nr_cpus)
 {
-	return RL_STARVE_NS * nr_cpus / (queued + 1);
+	return fair_ns(RL_STARVE_NS, queued, nr_cpus);
 }
 
-/* A task is never put farther back than that: in a long queue, one of small weight would wait for minutes. */
-__noinline int rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 queued, u32 nr_cpus)
+/* The running task pays for what it has run since it last did. */
+static __always_inline void charge(struct task_ctx *tctx, u32 weight, u64 now)
+{
+	u64 ran = since(tctx->charged_at_ns, now);
+
+	if (ran == RL_NEVER)
+		return;
+	tctx->charged_at_ns = now;
+	tctx->vtime += weighted(weight, ran);
+	tctx->burst_ns += ran;
+}
+
+/*
+ * A task is never put farther back than that: in a long queue, one of small weight would wait for minutes. Return: that place,
+ * which no deadline may be after, either.
+ */
+__noinline u64 rl_limit_debt(struct task_ctx *tctx __arg_nonnull, u32 queued, u32 nr_cpus)
 {
 	u64 *now = clock_of(tctx->queue);
 	u64 most = (now ? READ_ONCE(*now) : tctx->vtime) + served_soon(queued, nr_cpus);
 
 	if (time_before(most, tctx->vtime))
 		tctx->vtime = most;
-	return 0;
+	return most;
 }
 
 /* The task's weight changes. What it owes, or is owed, is time on CPU, so its lag in virtual time changes with the weight. */
@@ -143,6 +166,8 @@ static __always_inline void reweight(struct task_ctx *tctx, u32 weight)
 	tctx->weight = weight;
 	if (!clock || !weight)
 		return;
+	/* it has slept for long, maybe */
+	rl_limit_lead(tctx, before, false);
 	now = READ_ONCE(*clock);
 	/* the division must be unsigned */
 	if (time_before(tctx->vtime, now))
@@ -152,22 +177,20 @@ static __always_inline void reweight(struct task_ctx *tctx, u32 weight)
 }
 
 /*
- * A task runs, and has done so for ran_ns that are not in its vtime yet. If nobody waits in its queue, what it has over
- * others costs nobody anything, and is forgiven: else a task that had a CPU to itself for long would then be far behind.
- * A CPU's own queue is for one CPU, so who runs while nobody waits there is all of it, and its clock follows. Whether that
- * costs others, see rl_align().
+ * A task runs. If nobody waits in its queue, what it has over others costs nobody anything, and is forgiven: else a task
+ * that had a CPU to itself for long would then be far behind. A CPU's own queue is for one CPU, so who runs while nobody
+ * waits there is all of it, and its clock follows. Whether that costs others, see rl_align().
  */
-__noinline int rl_alone(struct task_ctx *tctx __arg_nonnull, u32 weight, u64 ran_ns)
+__noinline int rl_alone(struct task_ctx *tctx __arg_nonnull)
 {
 	u64 *now = clock_of(tctx->queue);
-	u64 vtime = tctx->vtime + weighted(weight, ran_ns);
 
-	if (!now || nr_queued(tctx->queue) || !time_before(READ_ONCE(*now), vtime))
+	if (!now || nr_queued(tctx->queue) || !time_before(READ_ONCE(*now), tctx->vtime))
 		return 0;
 	if (tctx->queue < RL_CPU_QUEUE)
-		tctx->vtime -= vtime - READ_ONCE(*now);
+		tctx->vtime = READ_ONCE(*now);
 	else
-		WRITE_ONCE(*now, vtime);
+		WRITE_ONCE(*now, tctx->vtime);
 	return 0;
 }
 
@@ -271,7 +294,7 @@ static __always_inline u64 allowed_ns(u64 want_ns, u32 queued16)
 /* Tasks that wait for the CPU, in 16ths of a task per CPU. */
 static __always_inline u32 waiting16(s32 cpu, u32 domain)
 {
-	return rl_ratio16(nr_queued(domain), nr_cpus_of(domain)) + 16 * nr_queued(RL_CPU_QUEUE + cpu);
+	return load16(nr_queued(domain), nr_cpus_of(domain)) + 16 * nr_queued(RL_CPU_QUEUE + cpu);
 }
 
 /*
@@ -290,8 +313,8 @@ static __always_inline void advance(struct clock *clock, u64 first, u32 queued, 
 		now = first;
 	if (span >= slice_ns) {
 		/* an empty queue has no time */
-		u64 least = clock->marked +
-			    (span < 2 * slice_ns ? span : 2 * slice_ns) * nr_cpus / (RL_CRAWL * (queued + 1));
+		u64 passed = span < 2 * slice_ns ? span : 2 * slice_ns;
+		u64 least = clock->marked + fair_ns(passed, queued, nr_cpus) / RL_CRAWL;
 
 		if (time_before(now, least))
 			now = least;
@@ -334,17 +357,16 @@ __noinline u32 rl_next_queue(s32 cpu, u32 domain, s64 *late __arg_nonnull)
 }
 
 /* The task whose slice has ended goes on, if it is still first in line. */
-static __always_inline bool keeps_turn(struct task_struct *prev, s64 late)
+__noinline bool rl_keeps_turn(struct task_struct *prev __arg_trusted, s64 late)
 {
 	struct task_ctx *tctx = lookup_task(prev);
 	u32 weight = prev->scx.weight;
-	u64 ran;
 
 	if (!tctx || tctx->yielded)
 		return false;
+	charge(tctx, weight, scx_bpf_now());
 	rl_limit_lead(tctx, weight, false);
-	ran = since(tctx->running_at_ns, scx_bpf_now());
-	return ran != RL_NEVER && lateness(deadline(tctx, weight) + weighted(weight, ran), tctx->queue) < late;
+	return lateness(deadline(tctx, weight), tctx->queue) < late;
 }
 
 #endif /* __SCX_RL_ORDER_BPF_H */

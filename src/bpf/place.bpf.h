@@ -128,6 +128,17 @@ __noinline bool rl_wait_for_waker(struct task_struct *p __arg_trusted, u32 home,
 	       !nr_queued(RL_CPU_QUEUE + cpu) && !nr_queued(SCX_DSQ_LOCAL_ON | cpu);
 }
 
+/*
+ * A synchronous wakeup says that the waker is about to sleep. It may also come from an interrupt that took the CPU of a task
+ * which has nothing to do with it. Only what that task usually does after such wakeups tells.
+ */
+__noinline bool rl_waker_leaves(void)
+{
+	struct task_ctx *wctx = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), 0, 0);
+
+	return wctx && wctx->running_at_ns && wctx->sync_tail_ns && wctx->sync_tail_ns < RL_BRIEF_NS;
+}
+
 /* Keep the domain's count of idle CPUs. Only the CPU itself, or its update_idle, changes its flag. */
 static __always_inline void set_idle(s32 cpu, u32 id, u32 idle)
 {

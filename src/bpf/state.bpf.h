@@ -59,7 +59,8 @@ struct {
 /* A scheduling domain: a queue, the CPUs that serve it, and what is known about them. */
 struct domain_ctx {
 	struct bpf_cpumask __kptr *cpumask;
-	u64 run_avg_ns;
+	/* What follows is written all the time, the mask only read. */
+	u64 run_avg_ns __attribute__((aligned(64)));
 	u64 idle_wake_ns; /* running mean: from a wakeup to running, where an idle CPU was claimed */
 	/* The last task that left the queue had waited last_wait_ns, at last_served_ns: see domain_head_age(). */
 	u64 last_wait_ns;
@@ -96,6 +97,7 @@ struct task_ctx {
 	u32 ran_dom;  /* the domain that it last ran in; RL_NO_DOMAIN: never ran */
 	u64 queued_at_ns;  /* it waits for a CPU since then; 0: it does not wait */
 	u64 running_at_ns; /* it runs since then; 0: it does not run */
+	u64 charged_at_ns; /* vtime and burst_ns have what it ran until then; 0: it does not run */
 	u64 stopped_at_ns; /* it last left a CPU; 0: never ran */
 	u64 slept_at_ns;   /* it sleeps since then; 0: it does not sleep */
 	u64 moved_at_ns;   /* it last changed domain; 0: never */
@@ -270,6 +272,12 @@ static __always_inline u64 domain_head_age(struct domain_ctx *dom, u32 queued, u
 static __always_inline bool with(u32 mechanism)
 {
 	return !(without & mechanism);
+}
+
+/* Load of a queue: tasks per CPU that serves it, in 16ths. */
+static __always_inline u32 load16(u32 queued, u32 nr_cpus)
+{
+	return nr_cpus ? queued * 16 / nr_cpus : queued * 16;
 }
 
 /* Running mean with weight 1/8 for the newest value. */
