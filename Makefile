@@ -17,6 +17,7 @@ export SCX_RL_CACHE := $(or $(SCX_RL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cach
 .DEFAULT_GOAL := help
 SCX_RL := target/release/scx_rl
 step := @scripts/step.sh
+c_sources := $(wildcard src/bpf/*.[ch] src/sim/shim/*.[ch] src/sim/shim/scx/*.h)
 # All integration tests but those that boot VMs: files, and folders with a main.rs.
 host_tests := $(patsubst tests/%.rs,--test %,$(filter-out tests/vm%.rs tests/storm.rs,$(wildcard tests/*.rs))) \
 	$(patsubst tests/%/main.rs,--test %,$(wildcard tests/*/main.rs))
@@ -90,7 +91,7 @@ verifier-record: setup test-kernels build ## write anew what the BPF programs co
 .PHONY: check
 check: ## formats and lints only
 	$(step) "rustfmt" cargo fmt --check
-	$(step) "clang-format" clang-format-19 --dry-run -Werror $(wildcard src/bpf/*.[ch])
+	$(step) "clang-format" clang-format-19 --dry-run -Werror $(c_sources)
 	$(step) "shellcheck" shellcheck $(wildcard scripts/*.sh) .ci/run src/vm/guest.sh
 	$(step) "clippy" cargo clippy --release --all-targets -- -D warnings
 
@@ -101,7 +102,7 @@ bench: build ## what one decision costs
 .PHONY: fmt
 fmt: ## bring all sources into shape
 	cargo fmt
-	clang-format-19 -i $(wildcard src/bpf/*.[ch])
+	clang-format-19 -i $(c_sources)
 
 .PHONY: vm-shell
 vm-shell: build ## a shell in a VM with 4 CPUs in 2 LLCs

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Compiles the C of `src/bpf` twice: with clang to BPF objects and their skeletons, and with the host's compiler to a
-//! small library (`host.c`), so that tests and replay run the very same arithmetic.
+//! Compiles the C of `src/bpf` three times: with clang to BPF objects and their skeletons; with the host's compiler to a
+//! small library (`host.c`), so that tests and replay run the very same arithmetic; and with clang for the host, the whole
+//! scheduler for the simulator (`src/sim/shim`).
 
 use std::path::PathBuf;
 
@@ -33,8 +34,28 @@ fn main() -> Result<()> {
         .warnings(true)
         .warnings_into_errors(true)
         .compile("rl_host");
-    for header in glob::glob("src/bpf/*")? {
-        println!("cargo:rerun-if-changed={}", header?.display());
+
+    // With clang, as for BPF: the scheduler's C uses its dialect, and the shim a pragma that only it has.
+    let clang = std::env::var("BPF_CLANG").unwrap_or_else(|_| "clang".into());
+    cc::Build::new()
+        .compiler(clang)
+        .file("src/sim/shim/sim.c")
+        .include("src/sim/shim")
+        // Not -I: one of the headers there has the name of a header of libc.
+        .flag("-iquote")
+        .flag("src/bpf")
+        .opt_level(2)
+        .flag("-std=gnu11")
+        .flag("-Wno-sign-compare")
+        .flag("-Wno-unused-parameter")
+        .warnings(true)
+        .warnings_into_errors(true)
+        .compile("rl_sim");
+    for pattern in ["src/bpf/*", "src/sim/shim/*", "src/sim/shim/scx/*"] {
+        for header in glob::glob(pattern)? {
+            println!("cargo:rerun-if-changed={}", header?.display());
+        }
     }
+    println!("cargo:rerun-if-env-changed=BPF_CLANG");
     Ok(())
 }

@@ -59,6 +59,7 @@ pub enum Command {
     Demo(crate::demo::DemoArgs),
     Suite(crate::suite::SuiteArgs),
     Progs(crate::progs::ProgsArgs),
+    Sim(crate::sim::command::SimArgs),
 }
 
 /// What can be done with a checkpoint.

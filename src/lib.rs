@@ -11,6 +11,8 @@
 //!    [`agent::Environment`] is all it sees of the world.
 //! 5. [`run`] (with [`learning`], [`stats`], [`process`]): the loop that joins them. [`cli`]: the options.
 //!
+//! [`sim`] runs the scheduler's C on a simulated machine instead of a kernel, and is an [`agent::Environment`] like it.
+//!
 //! Around it: [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`progs`] that of
 //! loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole
 //! thing there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
@@ -27,6 +29,7 @@ pub mod process;
 pub mod progs;
 pub mod run;
 pub mod runqlat;
+pub mod sim;
 pub mod stats;
 pub mod suite;
 pub mod verifier;

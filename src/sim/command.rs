@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The subcommand `sim`.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::machine::Shape;
+use super::report::{Summary, Times, decisions, share};
+use super::workload::Workload;
+use super::{Balancer, Sim, SimConfig};
+use crate::process::print;
+
+/// Run the scheduler on a simulated machine, and print what came of it as JSON.
+///
+/// It is the scheduler's own C, compiled for this machine, on a simulated kernel: no root, no sched_ext, no VM. The
+/// workload is a mixture of servers, pipelines, and tasks that run and sleep. The same options give the same events,
+/// which the hash shows. That a task starves, or the scheduler does what a kernel would end it for, is an error.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SimArgs {
+    /// CPUs, at most 1024.
+    #[arg(long, default_value_t = 16)]
+    pub cpus: usize,
+
+    /// Last-level caches, at most 64; each is a domain.
+    #[arg(long, default_value_t = 4)]
+    pub llcs: usize,
+
+    /// NUMA nodes, at most 8.
+    #[arg(long, default_value_t = 1)]
+    pub nodes: usize,
+
+    /// Two CPUs share a core.
+    #[arg(long)]
+    pub smt: bool,
+
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Simulated time, seconds.
+    #[arg(long, value_name = "SEC", default_value_t = 5.0)]
+    pub seconds: f64,
+
+    /// Which balancer decides.
+    #[arg(long, value_enum, default_value = "heuristic")]
+    pub balancer: Balancer,
+
+    /// How busy the CPUs are, from the work that the tasks have; costs come on top.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.8)]
+    pub load: f64,
+
+    /// Tasks that never sleep, besides.
+    #[arg(long, default_value_t = 0)]
+    pub hogs: usize,
+}
+
+/// The subcommand `sim`.
+///
+/// # Errors
+/// The options make no sense, or the simulation fails.
+pub fn run(args: &SimArgs) -> Result<()> {
+    let summary = simulate(args)?;
+    print(&format!("{}\n", serde_json::to_string_pretty(&summary)?))
+}
+
+fn simulate(args: &SimArgs) -> Result<Summary> {
+    anyhow::ensure!(args.seconds > 0.0 && args.seconds < 1e6, "{} is not a time to simulate", args.seconds);
+    anyhow::ensure!(args.load > 0.0 && args.load < 10.0, "{} is not a load; 0.8 is", args.load);
+    let shape = Shape { cpus: args.cpus, llcs: args.llcs, nodes: args.nodes, threads: if args.smt { 2 } else { 1 } };
+    let config = SimConfig::new(shape, args.seed);
+    // What a CPU can do while its core's other one is busy.
+    let speed = if args.smt { config.costs.smt_q8 as f64 / 256.0 } else { 1.0 };
+    let mut workload = Workload::mixed(args.cpus, args.load * speed);
+    workload.hogs(args.hogs, 100, 512);
+    let tasks = workload.tasks.len();
+    let mut sim = Sim::new(&config, workload, &args.balancer.publication())?;
+    let started = Instant::now();
+    sim.run_for((args.seconds * 1e9) as u64)?;
+    let wall_s = started.elapsed().as_secs_f64();
+    let counters = sim.scheduler_mut().counters();
+    let (decisions, migrated) = decisions(&counters);
+    let elapsed_ns = sim.elapsed_ns();
+    let totals = sim.totals();
+    Ok(Summary {
+        balancer: format!("{:?}", args.balancer).to_lowercase(),
+        cpus: args.cpus,
+        llcs: args.llcs,
+        nodes: args.nodes,
+        tasks,
+        seed: args.seed,
+        simulated_s: elapsed_ns as f64 / 1e9,
+        wall_s,
+        events: totals.events,
+        events_per_s: totals.events as f64 / wall_s.max(1e-9),
+        hash: format!("{:016x}", totals.hash()),
+        utilisation: share(totals.busy_ns, elapsed_ns * args.cpus as u64),
+        wakeups: totals.wakeups,
+        runs: totals.runs,
+        moved_share: share(totals.moves, totals.runs),
+        refill_share: share(totals.refill_ns, totals.busy_ns),
+        decisions,
+        migrated_share: share(migrated, decisions),
+        wait: Times::of(&totals.wait),
+        response: Times::of(&totals.response),
+        counters: counters.named(),
+    })
+}
