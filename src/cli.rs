@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::kernel::SchedulerConfig;
 use crate::kernel::domains::DomainSpec;
 use crate::policy::{
     RL_WITHOUT_credit, RL_WITHOUT_depth, RL_WITHOUT_preempt, RL_WITHOUT_request, RL_WITHOUT_sync, RL_WITHOUT_yield,
@@ -183,12 +184,12 @@ pub struct Opts {
 
     /// A task keeps its CPU for at most this long while others wait, microseconds. Divided by the number of tasks that
     /// share the CPU; tasks that run for a moment only do not wait for it, they preempt.
-    #[clap(long, value_name = "USEC", default_value_t = 20_000,
+    #[clap(long, value_name = "USEC", default_value_t = SchedulerConfig::DEFAULT.slice_ns / 1000,
            value_parser = clap::value_parser!(u64).range(100..=100_000), help_heading = "Scheduling")]
     pub slice_us: u64,
 
     /// And for at least this long, however many wait, microseconds. Looked at when the kernel's timer ticks.
-    #[clap(long, value_name = "USEC", default_value_t = 2000,
+    #[clap(long, value_name = "USEC", default_value_t = SchedulerConfig::DEFAULT.slice_min_ns / 1000,
            value_parser = clap::value_parser!(u64).range(100..=100_000), help_heading = "Scheduling")]
     pub slice_min_us: u64,
 
@@ -197,7 +198,7 @@ pub struct Opts {
     pub without: Vec<Mechanism>,
 
     /// The policy cannot make a task wait longer than this while a CPU that may run it is idle, milliseconds.
-    #[clap(long, value_name = "MSEC", default_value_t = 20,
+    #[clap(long, value_name = "MSEC", default_value_t = SchedulerConfig::DEFAULT.wait_bound_ns / 1_000_000,
            value_parser = clap::value_parser!(u64).range(1..=1000), help_heading = "Scheduling")]
     pub wait_bound_ms: u64,
 

@@ -33,9 +33,6 @@ use crate::stats::{self, Metrics, ReaderId};
 const POLL: Duration = Duration::from_millis(20);
 /// Statistics readers that are remembered; the least recent one is forgotten beyond that.
 const READERS_MAX: usize = 16;
-/// Events beyond this are censored.
-const HORIZON: Duration = Duration::from_secs(1);
-const RING_BYTES: u32 = 1 << 20;
 /// The rarest sampling: 1 in 65536, which is as far as BPF goes.
 const SHIFT_MAX: u32 = 16;
 
@@ -164,8 +161,7 @@ impl Run<'_> {
             slice_min_ns: opts.slice_min_us * 1000,
             without: opts.without.iter().fold(0, |bits, m| bits | m.bit()),
             wait_bound_ns: opts.wait_bound_ms * 1_000_000,
-            horizon_ns: HORIZON.as_nanos() as u64,
-            ring_bytes: RING_BYTES,
+            ..SchedulerConfig::DEFAULT
         };
         let mut object = MaybeUninit::uninit();
         let mut scheduler = Scheduler::attach(&mut object, &config, domains, first, self.generation)?;

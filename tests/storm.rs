@@ -93,8 +93,7 @@ const FAIRNESS_S: u32 = 10;
 fn fairness(topology: &Topology, seconds: u32) -> Case {
     let mut vars = vec![format!("SECS={seconds}")];
     if seconds < FAIRNESS_S {
-        // 22 to 24 ms here (EEVDF 17): the hogs are still new for much of so short a run, and not yet known as hogs. The full
-        // form keeps the bound that is aimed at.
+        // 20 to 23 ms here (EEVDF 17). The full form keeps the bound that is aimed at.
         vars.push("LIGHT_MS=50".into());
     }
     case(format!("fairness/{}", topology.name), "fairness", &vars)

@@ -282,7 +282,7 @@ static __always_inline bool any_idle(void)
 	return any;
 }
 
-/* Send an idle CPU elsewhere for a waiter of the domain past the bound: from the end of the queue, the longest waits. */
+/* Send an idle CPU for a waiter of the domain past the bound: from the end of the queue, the longest waits. */
 __noinline int rl_rescue(u32 id, u64 now)
 {
 	struct task_struct *p;

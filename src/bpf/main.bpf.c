@@ -54,6 +54,14 @@ static __always_inline u64 rest_of_slice(struct task_struct *p, struct task_ctx 
 	return tctx->slice_used_ns < slice_ns ? slice_ns - tctx->slice_used_ns : 0;
 }
 
+/* A waking task's domain, and its virtual time there. */
+static __always_inline void settle(struct task_struct *p, struct task_ctx *tctx, u32 home)
+{
+	tctx->home = home;
+	rl_join(tctx, home);
+	rl_limit_lead(tctx, p->scx.weight, true);
+}
+
 s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
@@ -66,9 +74,7 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 	tctx->sync = wake_flags & SCX_WAKE_SYNC && rl_waker_leaves();
 	home = legal_home(p, tctx, prev_cpu);
 	if (rl_wait_for_waker(p, home, wake_flags)) {
-		tctx->home = home;
-		rl_join(tctx, home);
-		rl_limit_lead(tctx, p->scx.weight, true);
+		settle(p, tctx, home);
 		count(sync_local);
 		send_to_cpu(p, tctx, 0);
 		return bpf_get_smp_processor_id();
@@ -81,9 +87,7 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 			cpu = rl_pick_idle(p, home, prev_cpu);
 		}
 	}
-	tctx->home = home;
-	rl_join(tctx, home);
-	rl_limit_lead(tctx, p->scx.weight, true);
+	settle(p, tctx, home);
 	if (cpu >= 0) {
 		tctx->direct = true;
 		count(direct_dispatch);
@@ -393,7 +397,7 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 
 /*
  * Tasks only wait where every CPU is busy, and busy CPUs tick. So here the running task's time ends when others' turn has
- * come, and here an idle CPU elsewhere is sent for a waiter past the bound, whatever the policy said.
+ * come, and here an idle CPU is sent for a waiter past the bound, whatever the policy said.
  */
 void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 {

@@ -84,8 +84,8 @@ static __always_inline u64 request_ns(const struct task_ctx *tctx)
 /* Bring the task's virtual time to the clock of `queue`: it keeps its lag, within a slice of its weight. */
 __noinline int rl_join(struct task_ctx *tctx __arg_nonnull, u32 queue)
 {
-	s64 lag, most = weighted(tctx->weight, slice_ns);
 	u64 *from, *to;
+	s64 lag, most;
 
 	if (tctx->queue == queue)
 		return 0;
@@ -93,6 +93,7 @@ __noinline int rl_join(struct task_ctx *tctx __arg_nonnull, u32 queue)
 	to = clock_of(queue);
 	if (!from || !to)
 		return 0;
+	most = weighted(tctx->weight, slice_ns);
 	lag = (s64)(tctx->vtime - READ_ONCE(*from));
 	if (lag > most)
 		lag = most;
@@ -104,8 +105,8 @@ __noinline int rl_join(struct task_ctx *tctx __arg_nonnull, u32 queue)
 }
 
 /*
- * A task may be ahead of the others by a slice of its weight; if it wakes by half of that, not by its whole sleep. So those of
- * great weight stay near the clock, for which advance() counts on.
+ * A task may be ahead of the others by a slice of its weight; if it wakes, by half of that, not by its whole sleep. So those of
+ * great weight stay near the clock, which advance() counts on.
  */
 __noinline int rl_limit_lead(struct task_ctx *tctx __arg_nonnull, u32 weight, bool wakes)
 {

@@ -44,7 +44,7 @@ u32 sample_shift;
 struct clock {
 	u64 now; /* virtual time, ns of a task of weight 100: the largest of the tasks that were first in line */
 	s64 offset; /* of a CPU's queue: its time plus this is the domain's time. See rl_align(). */
-	/* `now` was at least marked when it was marked_at_ns. See head_late(). */
+	/* What `now` was at marked_at_ns. See advance(). */
 	u64 marked;
 	u64 marked_at_ns;
 } __attribute__((aligned(64)));

@@ -176,7 +176,8 @@ impl Domains {
     }
 }
 
-fn group_by<K: Ord>(places: &[CpuPlace], key: impl Fn(&CpuPlace) -> K) -> Vec<Vec<usize>> {
+/// The CPUs of places with equal keys, in order of the keys.
+pub(crate) fn group_by<K: Ord>(places: &[CpuPlace], key: impl Fn(&CpuPlace) -> K) -> Vec<Vec<usize>> {
     let mut groups: BTreeMap<K, Vec<usize>> = BTreeMap::new();
     for p in places {
         groups.entry(key(p)).or_default().push(p.cpu);

@@ -48,6 +48,18 @@ pub struct SchedulerConfig {
     pub ring_bytes: u32,
 }
 
+impl SchedulerConfig {
+    /// The settings without options.
+    pub const DEFAULT: Self = Self {
+        slice_ns: 20_000_000,
+        slice_min_ns: 2_000_000,
+        without: 0,
+        wait_bound_ns: 20_000_000,
+        horizon_ns: 1_000_000_000,
+        ring_bytes: 1 << 20,
+    };
+}
+
 /// Sums over all CPUs since attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counters {

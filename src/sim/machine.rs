@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The simulated machine: where its CPUs are, what things cost on it, and how warm a task's caches are.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, ensure};
 
-use crate::kernel::domains::{CpuPlace, DomainSpec, Domains};
+use crate::kernel::domains::{CpuPlace, DomainSpec, Domains, group_by};
 use crate::policy::{RL_MAX_CPUS, RL_MAX_DOMAINS};
 
 /// Most NUMA nodes.
@@ -122,12 +120,13 @@ impl Machine {
     /// # Errors
     /// The numbers are others.
     pub fn new(places: Vec<CpuPlace>, costs: Costs) -> Result<Self> {
-        let mut cores: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (i, place) in places.iter().enumerate() {
             ensure!(place.cpu == i, "the place of CPU {i} is missing");
-            cores.entry(place.core).or_default().push(i);
         }
-        let siblings = places.iter().map(|p| cores.get(&p.core).cloned().unwrap_or_default()).collect();
+        let mut siblings = vec![Vec::new(); places.len()];
+        for core in group_by(&places, |p| p.core) {
+            core.iter().for_each(|&cpu| siblings[cpu].clone_from(&core));
+        }
         Ok(Self { places, siblings, costs })
     }
 
@@ -136,11 +135,7 @@ impl Machine {
     /// # Errors
     /// More than the scheduler can have.
     pub fn domains(&self) -> Result<Domains> {
-        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for p in &self.places {
-            groups.entry(p.llc).or_default().push(p.cpu);
-        }
-        Domains::from_groups(&DomainSpec::Llc, &self.places, groups.into_values().collect())
+        Domains::from_groups(&DomainSpec::Llc, &self.places, group_by(&self.places, |p| (p.node, p.llc)))
     }
 }
 

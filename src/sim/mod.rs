@@ -63,15 +63,14 @@ pub struct SimConfig {
 impl SimConfig {
     /// A machine of this shape, the scheduler with its default settings.
     pub fn new(shape: machine::Shape, seed: u64) -> Self {
-        let scheduler = SchedulerConfig {
-            slice_ns: 20_000_000,
-            slice_min_ns: 2_000_000,
-            without: 0,
-            wait_bound_ns: 20_000_000,
-            horizon_ns: 1_000_000_000,
-            ring_bytes: 1 << 20,
-        };
-        Self { shape, costs: machine::Costs::default(), scheduler, seed, starve_ns: 5_000_000_000, events_max: 8_000 }
+        Self {
+            shape,
+            costs: machine::Costs::default(),
+            scheduler: SchedulerConfig::DEFAULT,
+            seed,
+            starve_ns: 5_000_000_000,
+            events_max: 8_000,
+        }
     }
 }
 

@@ -341,15 +341,13 @@ impl Vm {
             command,
         };
         for _ in 1..BOOTS_MAX {
-            match f(&boot) {
-                Err(VmError::Guest { log, .. }) if !kvm && lost_to_emulation(&log).is_some() => {
-                    log::warn!("{}: booting again", lost_to_emulation(&log).unwrap_or_default());
-                }
-                Err(VmError::Guest { end: end @ GuestEnd::NotBooted(_), .. }) => {
-                    log::warn!("the emulated guest was {end}, before anything of ours ran: booting again");
-                }
-                outcome => return outcome,
-            }
+            let outcome = f(&boot);
+            let why = match &outcome {
+                Err(VmError::Guest { end, log, .. }) if !kvm => lost_to_emulation(*end, log),
+                _ => None,
+            };
+            let Some(why) = why else { return outcome };
+            log::warn!("{why}: booting again");
         }
         f(&boot)
     }
@@ -359,7 +357,10 @@ impl Vm {
 const BOOTS_MAX: u32 = 3;
 
 /// Did the guest die of QEMU's emulation, and how? That says nothing about the command.
-fn lost_to_emulation(console: &Path) -> Option<&'static str> {
+fn lost_to_emulation(end: GuestEnd, console: &Path) -> Option<&'static str> {
+    if matches!(end, GuestEnd::NotBooted(_)) {
+        return Some("the emulated guest did not come to the command");
+    }
     let bytes = fs::read(console).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     // A kernel that patches its own code, as it does when a scheduler is attached, has a breakpoint in it for a moment; under
@@ -439,13 +440,13 @@ mod race_tests {
     fn only_the_race_of_emulation_boots_again() {
         let console = std::env::temp_dir().join(format!("scx_rl-console-{}", std::process::id()));
         fs::write(&console, "[    1.57] Oops: int3: 0000 [#1] SMP NOPTI\n").unwrap();
-        assert!(lost_to_emulation(&console).is_some());
+        assert!(lost_to_emulation(GuestEnd::Died, &console).is_some());
         let assertion = "[    1.49] pci 0000:00:06.0\nqemu-system-x86_64: system/physmem.c:2678: iotlb_to_section: Assertion `x' failed.\n";
         fs::write(&console, assertion).unwrap();
-        assert!(lost_to_emulation(&console).is_some());
+        assert!(lost_to_emulation(GuestEnd::Died, &console).is_some());
         fs::write(&console, "[    1.57] Kernel panic - not syncing: sysrq triggered crash\n").unwrap();
-        assert_eq!(lost_to_emulation(&console), None);
+        assert_eq!(lost_to_emulation(GuestEnd::Died, &console), None);
         fs::remove_file(&console).unwrap();
-        assert_eq!(lost_to_emulation(&console), None, "a missing log is no evidence");
+        assert_eq!(lost_to_emulation(GuestEnd::Died, &console), None, "a missing log is no evidence");
     }
 }
