@@ -114,7 +114,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     let (weights, plain) = random_network(&mut rng);
     probe.set_naive(&plain, &weights)?;
-    probe.publisher()?.publish(&Publication { mode: RL_MODE_LEARN, floor_q16: 64, weights });
+    probe.publisher()?.publish(&Publication { mode: RL_MODE_LEARN, floor_q16: 64, weights, ..Publication::default() });
 
     // Interleaved, so that a change of the machine's speed meets all three; the first round warms up.
     let programs = [Program::BenchPolicy, Program::BenchNaive, Program::BenchEmpty];

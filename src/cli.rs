@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::kernel::SchedulerConfig;
 use crate::kernel::domains::DomainSpec;
+use crate::policy::rule::Rule;
 use crate::policy::{
     RL_WITHOUT_credit, RL_WITHOUT_depth, RL_WITHOUT_preempt, RL_WITHOUT_request, RL_WITHOUT_sync, RL_WITHOUT_yield,
 };
@@ -61,6 +62,8 @@ pub enum Command {
     Suite(crate::suite::SuiteArgs),
     Progs(crate::progs::ProgsArgs),
     Sim(crate::sim::command::SimArgs),
+    #[command(subcommand)]
+    Ablation(crate::sim::ablation::AblationCommand),
 }
 
 /// What can be done with a checkpoint.
@@ -120,6 +123,14 @@ pub struct Opts {
     /// Use the fixed rule: move where a CPU is idle, or where the queue is shorter by a task per CPU.
     #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]
     pub heuristic: bool,
+
+    /// With --heuristic: the numbers of the rule, to compare with others. Parts, separated by commas: margin=TASKS (per
+    /// CPU, the difference of queues from which on a task moves), numa=TASKS (the same across NUMA nodes), hot-ms=MS
+    /// with hot-margin=TASKS (the same for a task that left its CPU less than MS ago), idle=TASKS or idle=always (what
+    /// an idle CPU there counts), age-us=US (never while nobody at home waits that long, unless a CPU is idle there).
+    /// Default: margin=1,numa=2,idle=always.
+    #[clap(long, value_name = "PARTS", requires = "heuristic", help_heading = "Balancer (choose one)")]
+    pub rule: Option<Rule>,
 
     /// Decide every migration by a fair coin: an ablation that shows what exploration alone does. Not for daily use.
     #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]

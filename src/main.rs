@@ -48,6 +48,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
         Some(Command::Suite(args)) => suite::run(&args)?,
         Some(Command::Progs(args)) => progs::run(&args)?,
         Some(Command::Sim(args)) => sim::command::run(&args)?,
+        Some(Command::Ablation(command)) => sim::ablation::run(&command)?,
         Some(Command::Vm(args)) => {
             let code = vm::run(&args)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));

@@ -116,6 +116,7 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
                 })
             }
         };
+        let rule = opts.rule.unwrap_or_default();
         let (weights, mode) = match (&mut run.learning, frozen) {
             (Some(learning), _) => learning.first_weights()?,
             (None, Some((weights, _))) => (weights, RL_MODE_FROZEN),
@@ -123,7 +124,7 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
             (None, None) => (rl_weights::default(), RL_MODE_HEURISTIC),
         };
         let floor_q16 = (opts.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
-        if !run.once(&domains, &Publication { mode, floor_q16, weights }, signals)? {
+        if !run.once(&domains, &Publication { mode, floor_q16, rule: rule.numbers(), weights }, signals)? {
             break;
         }
         info!("restarting, as the kernel asks (hotplug)");
@@ -370,7 +371,7 @@ impl Run<'_> {
 
 /// The sampling shift for the next second: one step up when more would be logged than `target_per_s`, or when events
 /// were lost (this process gets too little CPU); one step down when half as rare would still leave a quarter of room.
-fn next_shift(shift: u32, decisions_per_s: f64, target_per_s: f64, dropped: u64) -> u32 {
+pub fn next_shift(shift: u32, decisions_per_s: f64, target_per_s: f64, dropped: u64) -> u32 {
     let logged = |shift: u32| decisions_per_s / f64::from(1 << shift);
     if (dropped > 0 || logged(shift) > target_per_s) && shift < SHIFT_MAX {
         shift + 1

@@ -9,6 +9,7 @@ const char *rl_host_counter_name(u32 i);
 void rl_host_features(const struct rl_inputs *in, u8 *f);
 void rl_host_act(const struct rl_slot *slot, const u8 *f, u32 rnd, struct rl_decision *d);
 s64 rl_host_forward(const struct rl_weights *w, const u8 *f);
+struct rl_rule rl_host_rule(void);
 
 #define NAME(name, desc, expr) #name,
 #define DOC(name, desc, expr) desc,
@@ -53,4 +54,9 @@ void rl_host_act(const struct rl_slot *slot, const u8 *f, u32 rnd, struct rl_dec
 s64 rl_host_forward(const struct rl_weights *w, const u8 *f)
 {
 	return rl_forward(w, f);
+}
+
+struct rl_rule rl_host_rule(void)
+{
+	return RL_RULE_DEFAULT;
 }

@@ -136,12 +136,30 @@ struct rl_weights {
 	s64 b2;            /* 1 / 2^(FEATURE_BITS + 2 * WEIGHT_BITS) */
 };
 
+/*
+ * The fixed rule of RL_MODE_HEURISTIC, in numbers of the same scale as the features: migrate where the queue per CPU is
+ * shorter by a margin, and the task that waits longest at home waits long enough.
+ */
+struct rl_rule {
+	u8 margin;      /* by this, in 16ths of a task per CPU */
+	u8 numa_margin; /* by this, if the NUMA node changes */
+	u8 hot_margin;  /* by this, if the task is hot: it left its CPU less than hot_since ago */
+	u8 hot_since;   /* as feature since_ran; 0: no task is hot */
+	u8 idle_gain;   /* an idle CPU there, and none at home, counts as a queue shorter by this */
+	u8 head_age;    /* as feature home_head_age: the least age, unless a CPU is idle there */
+	u8 reserved[2];
+};
+
+/* Go where a CPU is idle, or the queue is shorter by a task per CPU (two across NUMA nodes). */
+#define RL_RULE_DEFAULT ((struct rl_rule){ .margin = 16, .numa_margin = 32, .idle_gain = 255 })
+
 /* A published policy. seq is odd while userspace writes (a sequence lock of one writer). */
 struct rl_slot {
 	u64 seq;
 	u64 generation;
 	u32 mode;            /* enum rl_mode */
 	u32 floor_q16;       /* both actions keep at least this probability in RL_MODE_LEARN */
+	struct rl_rule rule;
 	struct rl_weights weights;
 };
 

@@ -85,17 +85,19 @@ static inline u32 rl_sigmoid_q16(s32 logit_q8)
 	return (u32)((p ^ sign) - sign + (sign & RL_PROB_ONE));
 }
 
-/*
- * The fixed balancer, and the fallback: go where a CPU is idle, or where the queue per CPU is shorter by at least one
- * task (two across NUMA nodes).
- */
-static inline u32 rl_heuristic(const u8 *f)
+/* The fixed balancer, and the fallback. */
+static inline u32 rl_heuristic(const struct rl_rule *rule, const u8 *f)
 {
-	u32 margin = f[RL_F_distance] >= RL_DIST_NUMA * 42 ? 32 : 16;
+	u32 idle = f[RL_F_other_idle] && !f[RL_F_home_idle];
+	u32 gain = idle ? rule->idle_gain : 0, margin = rule->margin;
 
-	if (f[RL_F_other_idle] && !f[RL_F_home_idle])
-		return RL_MIGRATE;
-	return f[RL_F_home_queued] >= f[RL_F_other_queued] + margin ? RL_MIGRATE : RL_STAY;
+	if (f[RL_F_since_ran] < rule->hot_since)
+		margin = rule->hot_margin;
+	if (f[RL_F_distance] >= RL_DIST_NUMA * 42 && margin < rule->numa_margin)
+		margin = rule->numa_margin;
+	if (!idle && f[RL_F_home_head_age] < rule->head_age)
+		return RL_STAY;
+	return f[RL_F_home_queued] + gain >= f[RL_F_other_queued] + margin ? RL_MIGRATE : RL_STAY;
 }
 
 /*
@@ -128,7 +130,7 @@ static inline void rl_act(const struct rl_slot *slot, const u8 *f, u32 rnd, stru
 		p = RL_PROB_ONE / 2;
 		break;
 	default:
-		p = rl_heuristic(f) == RL_MIGRATE ? RL_PROB_ONE : 0;
+		p = rl_heuristic(&slot->rule, f) == RL_MIGRATE ? RL_PROB_ONE : 0;
 		break;
 	}
 	d->p_migrate_q16 = p;

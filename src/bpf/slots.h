@@ -40,6 +40,7 @@ static __always_inline bool read_slot(struct rl_ask *ask)
 /* Decide for ask->features. A global function: the verifier proves it once, not on every path that leads here. */
 __noinline int rl_decide(struct rl_ask *ask __arg_nonnull)
 {
+	struct rl_rule rule = RL_RULE_DEFAULT;
 	u32 try;
 
 	for (try = 0; try < RL_READ_TRIES; try++) {
@@ -52,7 +53,7 @@ __noinline int rl_decide(struct rl_ask *ask __arg_nonnull)
 	ask->decision.generation = 0;
 	ask->decision.mode = RL_MODE_HEURISTIC;
 	ask->decision.logit_q8 = 0;
-	ask->decision.action = rl_heuristic(ask->features);
+	ask->decision.action = rl_heuristic(&rule, ask->features);
 	ask->decision.p_migrate_q16 = ask->decision.action == RL_MIGRATE ? RL_PROB_ONE : 0;
 	return 0;
 }

@@ -271,7 +271,7 @@ impl Environment for Scheduler<'_> {
     }
 
     fn publish(&mut self, weights: &rl_weights, mode: rl_mode, floor_q16: u32) -> Result<u64> {
-        Ok(self.publisher.publish(&Publication { mode, floor_q16, weights: *weights }))
+        Ok(self.publisher.publish(&Publication { mode, floor_q16, weights: *weights, ..Publication::default() }))
     }
 }
 

@@ -6,17 +6,26 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::policy::{rl_policy, rl_slot, rl_weights};
+use crate::policy::{RL_MODE_HEURISTIC, host, rl_policy, rl_rule, rl_slot, rl_weights};
 
-/// What is published: a mode, the exploration floor, and the network.
+/// What is published: a mode, the exploration floor, the fixed rule, and the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Publication {
     /// One of `RL_MODE_*`.
     pub mode: u32,
     /// Least probability of each action in `RL_MODE_LEARN`, of 65536.
     pub floor_q16: u32,
+    /// The numbers of the fixed rule (used by `RL_MODE_HEURISTIC`).
+    pub rule: rl_rule,
     /// The quantised network (ignored by modes that do not use it).
     pub weights: rl_weights,
+}
+
+impl Default for Publication {
+    /// The fixed rule without options.
+    fn default() -> Self {
+        Self { mode: RL_MODE_HEURISTIC, floor_q16: 0, rule: host::default_rule(), weights: rl_weights::default() }
+    }
 }
 
 /// The single writer of one mapped `struct rl_policy`.
@@ -59,6 +68,7 @@ impl Publisher {
             (&raw mut (*slot).generation).write_volatile(self.generation);
             (&raw mut (*slot).mode).write_volatile(publication.mode);
             (&raw mut (*slot).floor_q16).write_volatile(publication.floor_q16);
+            (&raw mut (*slot).rule).write_volatile(publication.rule);
             (&raw mut (*slot).weights).write_volatile(publication.weights);
             fence(Ordering::Release);
             seq.store(even + 2, Ordering::Relaxed);
@@ -77,7 +87,7 @@ mod tests {
         let mut policy = Box::new(rl_policy::default());
         // SAFETY: the box outlives the publisher, and nothing else writes to it.
         let mut publisher = unsafe { Publisher::new(NonNull::from(&mut *policy), 41) };
-        let mut publication = Publication { mode: 1, floor_q16: 7, weights: rl_weights::default() };
+        let mut publication = Publication { mode: 1, floor_q16: 7, ..Publication::default() };
         for i in 1..=5u64 {
             publication.weights.b2 = i as i64;
             assert_eq!(publisher.publish(&publication), 41 + i);
@@ -85,6 +95,7 @@ mod tests {
             // SAFETY: as above; read back through the publisher's own pointer.
             let slot = unsafe { (*p).slots[(*p).active as usize] };
             assert_eq!((slot.generation, slot.seq % 2, slot.weights.b2), (41 + i, 0, i as i64));
+            assert_eq!(slot.rule, publication.rule);
             assert_eq!(i % 2, unsafe { (*p).active }, "slots alternate");
         }
     }

@@ -6,7 +6,7 @@ use std::os::raw::c_char;
 
 use sha2::{Digest, Sha256};
 
-use super::{RL_FEATURES, RL_NR_COUNTERS, rl_decision, rl_inputs, rl_slot, rl_weights};
+use super::{RL_FEATURES, RL_NR_COUNTERS, rl_decision, rl_inputs, rl_rule, rl_slot, rl_weights};
 
 /// Number of features, the width of every feature vector.
 pub const FEATURES: usize = RL_FEATURES as usize;
@@ -22,6 +22,7 @@ unsafe extern "C" {
     fn rl_host_features(input: *const rl_inputs, f: *mut u8);
     fn rl_host_act(slot: *const rl_slot, f: *const u8, rnd: u32, d: *mut rl_decision);
     fn rl_host_forward(w: *const rl_weights, f: *const u8) -> i64;
+    fn rl_host_rule() -> rl_rule;
 }
 
 /// One row of the feature table in `features.h`.
@@ -90,4 +91,10 @@ pub fn act(slot: &rl_slot, f: &Features, rnd: u32) -> rl_decision {
 pub fn forward(w: &rl_weights, f: &Features) -> i64 {
     // SAFETY: both pointers are valid for the call, and f has RL_FEATURES elements.
     unsafe { rl_host_forward(w, f.as_ptr()) }
+}
+
+/// The fixed rule as it is without options: `RL_RULE_DEFAULT` in intf.h.
+pub fn default_rule() -> rl_rule {
+    // SAFETY: a plain function without side effects.
+    unsafe { rl_host_rule() }
 }

@@ -8,5 +8,6 @@ mod bindings {
 }
 
 pub mod host;
+pub mod rule;
 
 pub use bindings::*;

@@ -123,6 +123,11 @@ impl Sim {
         self.now_ns - START_NS
     }
 
+    /// How many CPUs it has.
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
     /// What was counted so far.
     pub fn totals(&self) -> &Totals {
         &self.totals
@@ -195,6 +200,7 @@ impl Sim {
                     && !self.tasks[task].new
                 {
                     self.give_work(task, run_ns);
+                    self.tasks[task].request_at_ns = Some(self.now_ns);
                 }
                 self.wake(task, cpu, false, true);
             }
@@ -378,6 +384,9 @@ impl Sim {
                 Ok(())
             }
             (Role::Batch { sleep_ns, .. }, _) => {
+                if let Some(woken_ns) = self.tasks[task].request_at_ns.take() {
+                    self.totals.response.add(self.now_ns - woken_ns);
+                }
                 let wakes_ns = self.now_ns + self.rng.exponential(sleep_ns);
                 self.queue.push(wakes_ns, Event::Wake { task });
                 self.schedule(cpu, true)
@@ -467,6 +476,6 @@ impl Environment for Sim {
     }
 
     fn publish(&mut self, weights: &rl_weights, mode: rl_mode, floor_q16: u32) -> Result<u64> {
-        Ok(self.publisher.publish(&Publication { mode, floor_q16, weights: *weights }))
+        Ok(self.publisher.publish(&Publication { mode, floor_q16, weights: *weights, ..Publication::default() }))
     }
 }

@@ -12,12 +12,16 @@
 //! - [`machine`]: topology, costs, warm caches; [`workload`]: what tasks do
 //! - [`Sim`] (`engine`, `queue`, `work`): time
 //! - [`report`], [`command`]: what it tells, and `scx_rl sim`
+//! - [`regime`], [`contender`], [`trial`], [`ablation`]: balancers, fixed and learned, against each other, under loads
+//!   that differ in what a move costs
 //!
 //! What is left out: other scheduling classes (so cpu_release never comes), cgroups, CPU hotplug, bypass mode, the time
 //! that the scheduler's own code takes, contention for locks, and that two CPUs do something at the same time: an
 //! operation of the scheduler is never interrupted, and sees the effects of all that began before.
 
+pub mod ablation;
 pub mod command;
+pub mod contender;
 mod dsq;
 mod engine;
 mod ext;
@@ -27,10 +31,12 @@ mod kernel;
 mod kfuncs;
 pub mod machine;
 mod queue;
+pub mod regime;
 pub mod report;
 mod rng;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod work;
 pub mod workload;
 
@@ -41,7 +47,7 @@ pub use work::TaskStats;
 
 use crate::kernel::SchedulerConfig;
 use crate::kernel::slots::Publication;
-use crate::policy::{RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_RANDOM, rl_weights};
+use crate::policy::{RL_MODE_FROZEN, RL_MODE_RANDOM, rl_weights};
 
 /// What is simulated, but for the workload.
 #[derive(Debug, Clone)]
@@ -139,12 +145,12 @@ impl Balancer {
     pub fn publication(self) -> Publication {
         let constant = |b2| Publication {
             mode: RL_MODE_FROZEN,
-            floor_q16: 0,
             weights: rl_weights { b2, ..rl_weights::default() },
+            ..Publication::default()
         };
         match self {
-            Balancer::Heuristic => Publication { mode: RL_MODE_HEURISTIC, ..constant(0) },
-            Balancer::Random => Publication { mode: RL_MODE_RANDOM, ..constant(0) },
+            Balancer::Heuristic => Publication::default(),
+            Balancer::Random => Publication { mode: RL_MODE_RANDOM, ..Publication::default() },
             Balancer::Stay => constant(-(1 << 20)),
             Balancer::Greedy => constant(1 << 20),
         }

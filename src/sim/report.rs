@@ -26,12 +26,27 @@ pub struct Totals {
     pub busy_ns: u64,
     /// Waits for a CPU.
     pub wait: Histogram,
-    /// From a request's arrival to its answer.
+    /// From a request's arrival to its answer, or a wakeup of a batch task to its next sleep.
     pub response: Histogram,
     hash: u64,
 }
 
 impl Totals {
+    /// What was counted after `earlier`. The hash remains that of all.
+    pub fn since(&self, earlier: &Totals) -> Totals {
+        Totals {
+            events: self.events - earlier.events,
+            wakeups: self.wakeups - earlier.wakeups,
+            runs: self.runs - earlier.runs,
+            moves: self.moves - earlier.moves,
+            refill_ns: self.refill_ns - earlier.refill_ns,
+            busy_ns: self.busy_ns - earlier.busy_ns,
+            wait: self.wait.since(&earlier.wait),
+            response: self.response.since(&earlier.response),
+            hash: self.hash,
+        }
+    }
+
     /// An event: all that happens goes into the hash, in order.
     pub fn event(&mut self, at_ns: u64, code: u64) {
         self.events += 1;
@@ -127,7 +142,7 @@ pub struct Summary {
     pub migrated_share: f64,
     /// Waits for a CPU.
     pub wait: Times,
-    /// From a request's arrival to its answer.
+    /// From a request's arrival to its answer, or a wakeup of a batch task to its next sleep.
     pub response: Times,
     /// The scheduler's own counters.
     pub counters: BTreeMap<&'static str, u64>,

@@ -24,7 +24,7 @@ const LOGIT_MAX: i32 = RL_LOGIT_MAX as i32;
 fn constant(mode: u32, floor_q16: u32, logit_q8: i32) -> rl_slot {
     let mut plain = Plain::from_fn(|_| 0);
     plain.b2 = i64::from(logit_q8) << RL_LOGIT_SHIFT;
-    rl_slot { mode, floor_q16, weights: plain.packed(), ..Default::default() }
+    rl_slot { mode, floor_q16, rule: host::default_rule(), weights: plain.packed(), ..Default::default() }
 }
 
 /// Of all 65536 random numbers, how many migrate; and the propensity, which must be the same for each.
@@ -111,7 +111,8 @@ fn frozen_decisions_in_bpf_are_those_of_the_checkpoints_network() {
     vectors.resize_with(vectors.len().next_multiple_of(BATCH), || situation(&mut rng));
 
     let weights = checkpoint.publishable().unwrap();
-    let generation = probe.publisher().unwrap().publish(&Publication { mode: RL_MODE_FROZEN, floor_q16: 66, weights });
+    let publication = Publication { mode: RL_MODE_FROZEN, floor_q16: 66, weights, ..Publication::default() };
+    let generation = probe.publisher().unwrap().publish(&publication);
     let slot = rl_slot { generation, mode: RL_MODE_FROZEN, floor_q16: 66, weights, ..Default::default() };
     let plain = Plain::of(&checkpoint.weights);
     let mut actions = [0; 2];

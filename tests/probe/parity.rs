@@ -12,7 +12,7 @@ use scx_rl::kernel::slots::Publication;
 use scx_rl::policy::host::{self, FEATURES, Features};
 use scx_rl::policy::{
     RL_FEATURE_MAX, RL_LOGIT_MAX, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_PROB_ONE,
-    rl_inputs, rl_slot, rl_weights,
+    rl_inputs, rl_rule, rl_slot, rl_weights,
 };
 
 use super::{BATCH, Plain, probe};
@@ -106,6 +106,23 @@ struct Reached {
     actions: [[u64; 2]; 4],
 }
 
+/// Any rule, but half of the time one that is near to sensible.
+fn random_rule(rng: &mut ChaCha8Rng) -> rl_rule {
+    let default = host::default_rule();
+    if rng.random() {
+        return rl_rule { margin: rng.random_range(0..40), hot_since: rng.random_range(0..80), ..default };
+    }
+    rl_rule {
+        margin: rng.random(),
+        numa_margin: rng.random(),
+        hot_margin: rng.random(),
+        hot_since: rng.random(),
+        idle_gain: rng.random(),
+        head_age: rng.random(),
+        ..default
+    }
+}
+
 #[test]
 fn bpf_equals_the_host_to_the_bit_on_a_million_inputs() {
     let mut object = MaybeUninit::uninit();
@@ -120,8 +137,9 @@ fn bpf_equals_the_host_to_the_bit_on_a_million_inputs() {
         let weights = network(&mut rng, turn);
         for mode in [RL_MODE_LEARN, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_RANDOM] {
             let floor_q16 = floors[(turn + mode as usize) % floors.len()];
-            let generation = publisher.publish(&Publication { mode, floor_q16, weights });
-            let slot = rl_slot { generation, mode, floor_q16, weights, ..Default::default() };
+            let rule = random_rule(&mut rng);
+            let generation = publisher.publish(&Publication { mode, floor_q16, rule, weights });
+            let slot = rl_slot { generation, mode, floor_q16, rule, weights, ..Default::default() };
             probe.batch().unwrap().rnd.fill_with(|| if rng.random() { rng.random() } else { extreme(&mut rng) as u32 });
             probe.run(Program::Decide, 1).unwrap();
             compare_decisions(&mut probe, &slot, &mut reached);

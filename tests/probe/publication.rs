@@ -33,7 +33,7 @@ fn numbered(generation: u64) -> Plain {
 /// Its publication: learning and frozen by turns of four, since both use the network.
 fn numbered_publication(generation: u64) -> Publication {
     let mode = if generation & 4 == 0 { RL_MODE_LEARN } else { RL_MODE_FROZEN };
-    Publication { mode, floor_q16: 64, weights: numbered(generation).packed() }
+    Publication { mode, floor_q16: 64, weights: numbered(generation).packed(), ..Publication::default() }
 }
 
 /// The networks repeat after this many generations: 2 x (2 x 3 x 5 x 7).

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What is compared under the regimes: fixed balancers, what was learned, and what learns.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, ensure};
+use clap::ValueEnum;
+
+use super::Balancer;
+use crate::agent::Checkpoint;
+use crate::kernel::slots::Publication;
+use crate::policy::RL_MODE_FROZEN;
+use crate::policy::rule::Rule;
+
+/// The rules that people have tried, over the range of their numbers. What counts an idle CPU as more than a difference
+/// of queues is what every scheduler does; the others keep hot tasks even then.
+const RULES: [(&str, &str); 13] = [
+    ("queue-0", "margin=0,numa=0"),
+    ("queue-1/4", "margin=0.25,numa=0.25"),
+    ("queue-1/2", "margin=0.5,numa=0.5"),
+    ("queue-2", "margin=2,numa=2"),
+    ("age-100us", "margin=0,age-us=100"),
+    ("age-500us", "margin=0,age-us=500"),
+    ("age-2ms", "margin=0,age-us=2000"),
+    ("hot-0.5ms", "margin=0,hot-ms=0.5,hot-margin=2"),
+    ("hot-5ms", "margin=0,hot-ms=5,hot-margin=2"),
+    ("hot-20ms", "margin=0,hot-ms=20,hot-margin=2"),
+    ("hold-0.5ms", "margin=0,hot-ms=0.5,hot-margin=2,idle=0"),
+    ("hold-5ms", "margin=0,hot-ms=5,hot-margin=2,idle=0"),
+    ("hold-20ms", "margin=0,hot-ms=20,hot-margin=2,idle=0"),
+];
+
+/// How a contender decides.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// It does not change.
+    Fixed(Publication),
+    /// It learns on the way, from scratch or from a checkpoint.
+    Learn(Option<Box<Checkpoint>>),
+}
+
+/// One of those that are compared.
+#[derive(Debug, Clone)]
+pub struct Contender {
+    /// In tables.
+    pub name: String,
+    /// How it decides.
+    pub kind: Kind,
+}
+
+impl Contender {
+    fn fixed(name: &str, publication: Publication) -> Self {
+        Self { name: name.into(), kind: Kind::Fixed(publication) }
+    }
+
+    /// The fixed ones: stay, greedy, a fair coin, the rule without options, and the rule with many others.
+    ///
+    /// # Errors
+    /// None, as long as the table of rules is right.
+    pub fn all_fixed() -> Result<Vec<Self>> {
+        let mut all: Vec<Self> = Balancer::value_variants()
+            .iter()
+            .map(|b| Self::fixed(&format!("{b:?}").to_lowercase(), b.publication()))
+            .collect();
+        for (name, rule) in RULES {
+            all.push(format!("{name}=rule:{rule}").parse()?);
+        }
+        Ok(all)
+    }
+}
+
+impl FromStr for Contender {
+    type Err = Error;
+
+    /// NAME=HOW; HOW is `rule:PARTS`, `frozen:FILE`, `learn` or `learn:FILE`.
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, how) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=HOW"))?;
+        ensure!(!name.is_empty(), "{text:?} has no name before the =");
+        let (how, detail) = how.split_once(':').unwrap_or((how, ""));
+        let load = || Checkpoint::load(Path::new(detail)).with_context(|| format!("cannot use {detail}"));
+        let kind = match how {
+            "rule" => Kind::Fixed(Publication { rule: detail.parse::<Rule>()?.numbers(), ..Publication::default() }),
+            "frozen" => {
+                let weights = load()?.publishable().with_context(|| format!("cannot use {detail}"))?;
+                Kind::Fixed(Publication { mode: RL_MODE_FROZEN, weights, ..Publication::default() })
+            }
+            "learn" if detail.is_empty() => Kind::Learn(None),
+            "learn" => Kind::Learn(Some(Box::new(load()?))),
+            _ => anyhow::bail!("{how:?} is not a way to decide: rule:PARTS, frozen:FILE, learn and learn:FILE are"),
+        };
+        Ok(Self { name: name.into(), kind })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contenders_are_made_from_text() {
+        let fixed = Contender::all_fixed().unwrap();
+        assert_eq!(fixed.len(), 4 + RULES.len());
+        let heuristic: Contender = "a=rule:margin=1".parse().unwrap();
+        let Kind::Fixed(publication) = heuristic.kind else { panic!("{heuristic:?}") };
+        assert_eq!(publication, Balancer::Heuristic.publication(), "margin=1 is the default");
+        assert!(matches!("b=learn".parse::<Contender>().unwrap().kind, Kind::Learn(None)));
+        for (text, why) in [
+            ("learn", "NAME=HOW"),
+            ("=learn", "no name"),
+            ("a=guess", "way to decide"),
+            ("a=rule:x=1", "no \"x\""),
+            ("a=frozen:/nowhere", "/nowhere"),
+        ] {
+            let error = format!("{:#}", text.parse::<Contender>().unwrap_err());
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

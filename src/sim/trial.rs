@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! One balancer under one regime: how long bursts take, how many are done.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::contender::{Contender, Kind};
+use super::machine::Shape;
+use super::regime::Regime;
+use super::report::{Totals, decisions, share};
+use super::{Sim, SimConfig};
+use crate::agent::{Agent, Environment, Hyper};
+use crate::kernel::slots::Publication;
+use crate::policy::{RL_MODE_LEARN, RL_PROB_ONE};
+use crate::run::next_shift;
+
+/// The agent looks for events that often, simulated ns.
+const POLL_NS: u64 = 10_000_000;
+/// It publishes, and changes how often decisions are logged, that often, simulated ns.
+const PUBLISH_NS: u64 = 250_000_000;
+
+/// What all trials of a comparison have in common.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The machine.
+    pub shape: Shape,
+    /// Time before anything counts, simulated ns; an agent learns meanwhile.
+    pub warm_up_ns: u64,
+    /// Time that counts, simulated ns.
+    pub measure_ns: u64,
+    /// Decisions logged for a learning agent, at most, per simulated second.
+    pub events_per_s: f64,
+    /// Least probability of each action while it learns.
+    pub explore_floor: f64,
+    /// How agents that begin from scratch learn.
+    pub hyper: Hyper,
+}
+
+/// What came of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Bursts done, per second.
+    pub bursts_per_s: f64,
+    /// From wakeup to the end of the burst, mean, us.
+    pub response_mean_us: f64,
+    /// 99th percentile, us.
+    pub response_p99_us: f64,
+    /// Mean wait for a CPU, us.
+    pub wait_mean_us: f64,
+    /// Share of the CPUs' time that they were busy.
+    pub utilisation: f64,
+    /// Of that, time to fill caches.
+    pub refill_share: f64,
+    /// Share of runs in another cache than the run before.
+    pub moved_share: f64,
+    /// Times the policy was asked, per second.
+    pub decisions_per_s: f64,
+    /// Share of those that chose to migrate.
+    pub migrated_share: f64,
+    /// Updates of the agent, from the beginning of its life.
+    pub updates: u64,
+    /// Entropy of its policy at its last update, nats.
+    pub entropy: f64,
+}
+
+/// An agent, with what it needs to go on between polls.
+pub struct Pupil<'a> {
+    agent: &'a mut Agent,
+    floor_q16: u32,
+    events_per_s: f64,
+    shift: u32,
+    published_updates: u64,
+    events: Vec<crate::policy::rl_event>,
+}
+
+impl<'a> Pupil<'a> {
+    /// An agent that is about to learn under this setting.
+    pub fn new(agent: &'a mut Agent, setting: &Setting) -> Self {
+        let floor_q16 = (setting.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
+        let published_updates = agent.metrics().updates;
+        Self { agent, floor_q16, events_per_s: setting.events_per_s, shift: 0, published_updates, events: Vec::new() }
+    }
+
+    /// What it would decide by now.
+    ///
+    /// # Errors
+    /// Its network must not be published.
+    pub fn publication(&self) -> Result<Publication> {
+        let weights = self.agent.weights()?;
+        Ok(Publication { mode: RL_MODE_LEARN, floor_q16: self.floor_q16, weights, ..Publication::default() })
+    }
+
+    /// Let it learn for this long, simulated ns.
+    ///
+    /// # Errors
+    /// The simulation fails.
+    pub fn learn_for(&mut self, sim: &mut Sim, ns: u64) -> Result<()> {
+        let (end_ns, mut next_ns) = (sim.elapsed_ns() + ns, sim.elapsed_ns() + PUBLISH_NS);
+        let mut before = decisions(&sim.scheduler_mut().counters()).0;
+        while sim.elapsed_ns() < end_ns {
+            sim.run_for(POLL_NS.min(end_ns - sim.elapsed_ns()))?;
+            self.events.clear();
+            sim.poll(&mut self.events)?;
+            if let Err(e) = self.agent.observe(&self.events) {
+                log::warn!("{e:#}");
+            }
+            if sim.elapsed_ns() >= next_ns {
+                next_ns += PUBLISH_NS;
+                let asked = decisions(&sim.scheduler_mut().counters()).0;
+                let per_s = (asked - before) as f64 * 1e9 / PUBLISH_NS as f64;
+                before = asked;
+                self.shift = next_shift(self.shift, per_s, self.events_per_s, 0);
+                sim.scheduler_mut().set_sample_shift(self.shift);
+                self.publish(sim)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, sim: &mut Sim) -> Result<()> {
+        let updates = self.agent.metrics().updates;
+        if updates == self.published_updates {
+            return Ok(());
+        }
+        self.published_updates = updates;
+        match self.agent.weights() {
+            Ok(weights) => sim.publish(&weights, RL_MODE_LEARN, self.floor_q16).map(drop),
+            Err(e) => {
+                log::warn!("not published: {e:#}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Run a contender under a regime.
+///
+/// # Errors
+/// The simulation fails; its seed is in the error.
+pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64) -> Result<Score> {
+    let config = SimConfig::new(setting.shape, seed);
+    let workload = regime.workload(setting.shape.cpus);
+    match &contender.kind {
+        Kind::Fixed(publication) => {
+            let mut sim = Sim::new(&config, workload, publication)?;
+            // Nobody learns from what would be logged.
+            sim.scheduler_mut().set_sample_shift(16);
+            sim.run_for(setting.warm_up_ns)?;
+            let before = Reading::of(&mut sim);
+            sim.run_for(setting.measure_ns)?;
+            Ok(before.score(&mut sim, None))
+        }
+        Kind::Learn(from) => {
+            let mut agent = match from {
+                None => Agent::new(setting.hyper.clone(), seed)?,
+                Some(checkpoint) => Agent::resume(checkpoint)?,
+            };
+            let mut pupil = Pupil::new(&mut agent, setting);
+            let mut sim = Sim::new(&config, workload, &pupil.publication()?)?;
+            pupil.learn_for(&mut sim, setting.warm_up_ns)?;
+            let before = Reading::of(&mut sim);
+            pupil.learn_for(&mut sim, setting.measure_ns)?;
+            Ok(before.score(&mut sim, Some(&agent)))
+        }
+    }
+}
+
+/// Let an agent learn under a regime, from where it is.
+///
+/// # Errors
+/// The simulation fails.
+pub fn train(setting: &Setting, regime: &Regime, agent: &mut Agent, seed: u64, ns: u64) -> Result<()> {
+    let config = SimConfig::new(setting.shape, seed);
+    let mut pupil = Pupil::new(agent, setting);
+    let mut sim = Sim::new(&config, regime.workload(setting.shape.cpus), &pupil.publication()?)?;
+    pupil.learn_for(&mut sim, ns)
+}
+
+/// What was counted when the time that counts began.
+struct Reading {
+    at_ns: u64,
+    totals: Totals,
+    decisions: (u64, u64),
+}
+
+impl Reading {
+    fn of(sim: &mut Sim) -> Self {
+        let counters = sim.scheduler_mut().counters();
+        Self { at_ns: sim.elapsed_ns(), totals: sim.totals().clone(), decisions: decisions(&counters) }
+    }
+
+    fn score(&self, sim: &mut Sim, agent: Option<&Agent>) -> Score {
+        let now = Self::of(sim);
+        let (ns, totals) = (now.at_ns - self.at_ns, now.totals.since(&self.totals));
+        let (asked, migrated) = (now.decisions.0 - self.decisions.0, now.decisions.1 - self.decisions.1);
+        let per_s = |count: u64| count as f64 * 1e9 / ns.max(1) as f64;
+        let learned = agent.map(Agent::metrics);
+        Score {
+            bursts_per_s: per_s(totals.response.samples()),
+            response_mean_us: totals.response.mean_us(),
+            response_p99_us: totals.response.percentile_us(0.99),
+            wait_mean_us: totals.wait.mean_us(),
+            utilisation: share(totals.busy_ns, ns * sim.cpus() as u64),
+            refill_share: share(totals.refill_ns, totals.busy_ns),
+            moved_share: share(totals.moves, totals.runs),
+            decisions_per_s: per_s(asked),
+            migrated_share: share(migrated, asked),
+            updates: learned.as_ref().map_or(0, |m| m.updates),
+            entropy: learned.as_ref().map_or(0.0, |m| m.entropy),
+        }
+    }
+}
