@@ -10,7 +10,8 @@
 //! 3. [`network`]: actor and critic
 //! 4. [`learner`]: the algorithm, with its [`hyper`]-parameters
 //! 5. [`quantise`]: the integers that BPF runs, and the guard before them
-//! 6. [`checkpoint`] and [`recording`]: the agent's state, and the stream that made it, on disk
+//! 6. [`imitation`]: a start from the fixed rule instead of from nothing
+//! 7. [`checkpoint`] and [`recording`]: the agent's state, and the stream that made it, on disk
 //!
 //! A restart happens at every checkpoint: the unfinished batch is given up and the optimisers begin anew, in the run that
 //! goes on exactly as in a run that resumes from the file. Hence "resumed equals uninterrupted" means: given the same
@@ -20,6 +21,7 @@ pub mod buffer;
 pub mod checkpoint;
 mod format;
 pub mod hyper;
+pub mod imitation;
 pub mod learner;
 pub mod metrics;
 pub mod network;
@@ -33,7 +35,7 @@ use anyhow::{Context, Result};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::policy::{rl_event, rl_mode, rl_weights};
+use crate::policy::{rl_event, rl_mode, rl_rule, rl_weights};
 
 pub use buffer::{Buffer, Sample};
 pub use checkpoint::{Checkpoint, CheckpointError, Origin};
@@ -75,6 +77,17 @@ impl Agent {
     pub fn new(hyper: Hyper, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let parameters = Parameters::random(&mut rng);
+        Self::assemble(hyper, seed, &parameters, rng, 0)
+    }
+
+    /// A fresh agent that begins by deciding as the rule does.
+    ///
+    /// # Errors
+    /// A hyper-parameter is out of range.
+    pub fn imitating(hyper: Hyper, seed: u64, rule: &rl_rule) -> Result<Self> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut parameters = Parameters::random(&mut rng);
+        parameters.actor = imitation::imitate(&parameters.actor, rule, &mut rng)?;
         Self::assemble(hyper, seed, &parameters, rng, 0)
     }
 

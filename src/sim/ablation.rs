@@ -13,11 +13,11 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::contender::Contender;
+use super::contender::{Contender, Start};
 use super::machine::Shape;
 use super::regime::Regime;
 use super::trial::{self, Score, Setting};
-use crate::agent::{Agent, Checkpoint, Hyper, Origin};
+use crate::agent::{Checkpoint, Hyper, Origin};
 use crate::lab::statistics::{Bootstrap, Estimate, geometric_mean};
 use crate::process::print;
 
@@ -116,7 +116,8 @@ pub struct RunArgs {
     #[command(flatten)]
     machine: Machine,
 
-    /// One more, beside the fixed ones; HOW is rule:PARTS, frozen:FILE, learn or learn:FILE. May be given several times.
+    /// One more, beside the fixed ones; HOW is rule:PARTS, frozen:FILE, learn, learn:rule or
+    /// learn:FILE. May be given several times.
     #[arg(long = "contender", value_name = "NAME=HOW")]
     contenders: Vec<String>,
 
@@ -148,8 +149,12 @@ pub struct TrainArgs {
     machine: Machine,
 
     /// Go on from this checkpoint.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "imitate")]
     resume: Option<PathBuf>,
+
+    /// Begin with a network that imitates the fixed rule, instead of a random one.
+    #[arg(long)]
+    imitate: bool,
 
     /// How often each regime comes.
     #[arg(long, default_value_t = 3)]
@@ -223,11 +228,12 @@ fn simulate(args: &RunArgs) -> Result<()> {
         }
     }
     let path = args.out_dir.join(format!("results-{part}.jsonl"));
-    let mut out = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let cannot_write = || format!("cannot write {}", path.display());
+    let torn = fs::read(&path).is_ok_and(|old| old.last().is_some_and(|&last| last != b'\n'));
+    let mut out = OpenOptions::new().create(true).append(true).open(&path).with_context(cannot_write)?;
+    if torn {
+        writeln!(out).with_context(cannot_write)?;
+    }
     for (i, (seed, regime, contender)) in cells.into_iter().enumerate() {
         if i % parts.max(1) != part {
             continue;
@@ -235,7 +241,7 @@ fn simulate(args: &RunArgs) -> Result<()> {
         let score = trial::run(&setting, regime, contender, seed)
             .with_context(|| format!("{} under {}", contender.name, regime.name()))?;
         let cell = Cell { regime: regime.name(), contender: contender.name.clone(), seed, score };
-        writeln!(out, "{}", serde_json::to_string(&cell)?).with_context(|| format!("cannot write {}", path.display()))?;
+        writeln!(out, "{}", serde_json::to_string(&cell)?).with_context(cannot_write)?;
     }
     Ok(())
 }
@@ -282,10 +288,15 @@ fn read(dir: &Path) -> Result<Vec<Cell>> {
 fn train(args: &TrainArgs) -> Result<()> {
     let setting = args.machine.setting()?;
     let regimes = Regime::named(&args.machine.regimes)?;
-    let mut agent = match &args.resume {
-        None => Agent::new(setting.hyper.clone(), args.seed)?,
-        Some(path) => Agent::resume(&Checkpoint::load(path).with_context(|| format!("cannot use {}", path.display()))?)?,
+    let start = match &args.resume {
+        None if args.imitate => Start::Rule,
+        None => Start::Random,
+        Some(path) => {
+            let checkpoint = Checkpoint::load(path).with_context(|| format!("cannot use {}", path.display()))?;
+            Start::Checkpoint(Box::new(checkpoint))
+        }
     };
+    let mut agent = start.agent(&setting.hyper, args.seed)?;
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
     for round in 0..args.rounds {
         let mut order = regimes.clone();
@@ -512,12 +523,14 @@ mod tests {
 
     #[test]
     fn a_line_cut_off_is_left_out_and_a_wrong_one_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = std::env::temp_dir().join(format!("scx_rl-ablation-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
         let whole = serde_json::to_string(&cell("none-short-80", "stay", 1, 1.0)).unwrap();
-        let path = dir.path().join("results-0.jsonl");
+        let path = dir.join("results-0.jsonl");
         fs::write(&path, format!("{whole}\n{}", &whole[..whole.len() / 2])).unwrap();
-        assert_eq!(read(dir.path()).unwrap().len(), 1);
+        assert_eq!(read(&dir).unwrap().len(), 1);
         fs::write(&path, format!("{{\"regime\": 1}}\n{whole}\n")).unwrap();
-        assert!(read(dir.path()).unwrap_err().to_string().contains("line 1"));
+        assert!(read(&dir).unwrap_err().to_string().contains("line 1"));
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -4,14 +4,14 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use clap::ValueEnum;
 
 use super::Balancer;
-use crate::agent::Checkpoint;
+use crate::agent::{Agent, Checkpoint, Hyper};
 use crate::kernel::slots::Publication;
-use crate::policy::RL_MODE_FROZEN;
 use crate::policy::rule::Rule;
+use crate::policy::{RL_MODE_FROZEN, host};
 
 /// The rules that people have tried, over the range of their numbers. What counts an idle CPU as more than a difference
 /// of queues is what every scheduler does; the others keep hot tasks even then.
@@ -36,8 +36,33 @@ const RULES: [(&str, &str); 13] = [
 pub enum Kind {
     /// It does not change.
     Fixed(Publication),
-    /// It learns on the way, from scratch or from a checkpoint.
-    Learn(Option<Box<Checkpoint>>),
+    /// It learns on the way.
+    Learn(Start),
+}
+
+/// Where learning begins.
+#[derive(Debug, Clone)]
+pub enum Start {
+    /// A network of random numbers: nearly a fair coin.
+    Random,
+    /// A network that imitates the fixed rule.
+    Rule,
+    /// What was learned before.
+    Checkpoint(Box<Checkpoint>),
+}
+
+impl Start {
+    /// The agent that begins there.
+    ///
+    /// # Errors
+    /// A hyper-parameter is out of range.
+    pub fn agent(&self, hyper: &Hyper, seed: u64) -> Result<Agent> {
+        match self {
+            Start::Random => Agent::new(hyper.clone(), seed),
+            Start::Rule => Agent::imitating(hyper.clone(), seed, &host::default_rule()),
+            Start::Checkpoint(checkpoint) => Agent::resume(checkpoint),
+        }
+    }
 }
 
 /// One of those that are compared.
@@ -73,7 +98,7 @@ impl Contender {
 impl FromStr for Contender {
     type Err = Error;
 
-    /// NAME=HOW; HOW is `rule:PARTS`, `frozen:FILE`, `learn` or `learn:FILE`.
+    /// NAME=HOW; HOW is `rule:PARTS`, `frozen:FILE`, `learn`, `learn:rule` or `learn:FILE`.
     fn from_str(text: &str) -> Result<Self> {
         let (name, how) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=HOW"))?;
         ensure!(!name.is_empty(), "{text:?} has no name before the =");
@@ -85,9 +110,12 @@ impl FromStr for Contender {
                 let weights = load()?.publishable().with_context(|| format!("cannot use {detail}"))?;
                 Kind::Fixed(Publication { mode: RL_MODE_FROZEN, weights, ..Publication::default() })
             }
-            "learn" if detail.is_empty() => Kind::Learn(None),
-            "learn" => Kind::Learn(Some(Box::new(load()?))),
-            _ => anyhow::bail!("{how:?} is not a way to decide: rule:PARTS, frozen:FILE, learn and learn:FILE are"),
+            "learn" => Kind::Learn(match detail {
+                "" => Start::Random,
+                "rule" => Start::Rule,
+                _ => Start::Checkpoint(Box::new(load()?)),
+            }),
+            _ => bail!("{how:?} is not a way to decide: rule:PARTS, frozen:FILE, learn, learn:rule and learn:FILE are"),
         };
         Ok(Self { name: name.into(), kind })
     }
@@ -104,7 +132,7 @@ mod tests {
         let heuristic: Contender = "a=rule:margin=1".parse().unwrap();
         let Kind::Fixed(publication) = heuristic.kind else { panic!("{heuristic:?}") };
         assert_eq!(publication, Balancer::Heuristic.publication(), "margin=1 is the default");
-        assert!(matches!("b=learn".parse::<Contender>().unwrap().kind, Kind::Learn(None)));
+        assert!(matches!("b=learn".parse::<Contender>().unwrap().kind, Kind::Learn(Start::Random)));
         for (text, why) in [
             ("learn", "NAME=HOW"),
             ("=learn", "no name"),

@@ -150,11 +150,8 @@ pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64)
             sim.run_for(setting.measure_ns)?;
             Ok(before.score(&mut sim, None))
         }
-        Kind::Learn(from) => {
-            let mut agent = match from {
-                None => Agent::new(setting.hyper.clone(), seed)?,
-                Some(checkpoint) => Agent::resume(checkpoint)?,
-            };
+        Kind::Learn(start) => {
+            let mut agent = start.agent(&setting.hyper, seed)?;
             let mut pupil = Pupil::new(&mut agent, setting);
             let mut sim = Sim::new(&config, workload, &pupil.publication()?)?;
             pupil.learn_for(&mut sim, setting.warm_up_ns)?;
