@@ -11,7 +11,8 @@
 //! 4. [`learner`]: the algorithm, with its [`hyper`]-parameters
 //! 5. [`quantise`]: the integers that BPF runs, and the guard before them
 //! 6. [`imitation`]: a start from the fixed rule instead of from nothing
-//! 7. [`checkpoint`] and [`recording`]: the agent's state, and the stream that made it, on disk
+//! 7. [`guard`]: how much of the time the policy may decide
+//! 8. [`checkpoint`] and [`recording`]: the agent's state, and the stream that made it, on disk
 //!
 //! A restart happens at every checkpoint: the unfinished batch is given up and the optimisers begin anew, in the run that
 //! goes on exactly as in a run that resumes from the file. Hence "resumed equals uninterrupted" means: given the same
@@ -20,6 +21,7 @@
 pub mod buffer;
 pub mod checkpoint;
 mod format;
+pub mod guard;
 pub mod hyper;
 pub mod imitation;
 pub mod learner;

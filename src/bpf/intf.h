@@ -219,6 +219,8 @@ enum rl_without {
 	X(migrated_numa, "tasks that ran on another NUMA node")                                                        \
 	X(runs, "times a task was put on a CPU")                                                                       \
 	X(wait_sum_ns, "sum of runqueue waits, ns")                                                                    \
+	X(bursts, "times a task fell asleep after it had run")                                                         \
+	X(burst_sum_ns, "time on CPU between two sleeps, summed, ns")                                                  \
 	X(tick_rescues, "idle CPUs woken by the tick for a waiter past the bound")                                     \
 	X(preemptions, "wakeups that took a CPU from a running task")                                                  \
 	X(sync_local, "wakeups left to the waker's CPU, which is about to be free")                                    \

@@ -387,6 +387,8 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 	tctx->queued_at_ns = 0;
 	/* else its nice value, affinity or cgroup changes, and it goes on */
 	if (deq_flags & SCX_DEQ_SLEEP) {
+		count(bursts);
+		count_add(RL_CNT_burst_sum_ns, tctx->burst_ns);
 		tctx->burst_avg_ns = mean8(tctx->burst_avg_ns, tctx->burst_ns);
 		tctx->burst_ns = 0;
 		tctx->slice_used_ns = 0;
