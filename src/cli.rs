@@ -140,6 +140,16 @@ pub struct Opts {
     #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub resume: Option<PathBuf>,
 
+    /// Begin with a network of random numbers: nearly a fair coin. Without it, a fresh one imitates the fixed rule.
+    #[clap(long, conflicts_with_all = NOT_LEARNING, conflicts_with = "resume", help_heading = "Learning")]
+    pub from_scratch: bool,
+
+    /// Let the network decide all of the time. Without it, a guard compares it with the fixed rule in short windows of
+    /// random order, gives it as much of the time as keeps its cost below 3 % of response times, and lets the rule decide
+    /// alone for a while if it is worse.
+    #[clap(long, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    pub no_guard: bool,
+
     /// Folder for checkpoints; the newest is always latest.safetensors. It is replaced atomically; a failure to write
     /// is reported, and learning goes on. SIGUSR1 writes one at once.
     #[clap(long, value_name = "DIR", default_value = "checkpoints", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]

@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use log::{error, info, warn};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 use crate::agent::recording::{Header, Recorder};
+use crate::agent::guard::{Counts, Guard, Limits};
+use crate::agent::publishing::Publishing;
 use crate::agent::{Agent, Environment, Hyper, Origin};
 use crate::cli::Opts;
-use crate::policy::{RL_MODE_FROZEN, RL_MODE_LEARN, rl_event, rl_mode, rl_weights};
+use crate::kernel::scheduler::Counters;
+use crate::policy::{RL_CNT_burst_sum_ns, RL_CNT_bursts, RL_CNT_wait_sum_ns, RL_PROB_ONE, host, rl_event};
 use crate::{kernel, process};
 
 /// Name of the newest checkpoint in the checkpoint folder.
@@ -26,15 +31,10 @@ pub struct Learning {
     memory_limit_bytes: u64,
     /// Learning stopped before the run did.
     stopped: bool,
-    published_updates: Option<u64>,
-    /// What was published last.
-    good: rl_weights,
+    /// What decides, and when that changes.
+    pub publishing: Publishing,
     /// Updates in the last checkpoint.
     checkpoint_updates: Option<u64>,
-    /// Publications that the checks refused.
-    pub refused: u64,
-    /// Publications so far, the first one included.
-    pub published: u64,
     /// Failed attempts to write a checkpoint.
     pub checkpoint_failures: u64,
     /// The last attempt failed.
@@ -49,7 +49,8 @@ impl Learning {
     /// When the checkpoint to resume from is refused, or the recording cannot be created.
     pub fn new(opts: &Opts, topology: String) -> Result<(Self, u64)> {
         let (agent, generation) = match &opts.resume {
-            None => (Agent::new(Hyper::default(), opts.seed)?, 0),
+            None if opts.from_scratch => (Agent::new(Hyper::default(), opts.seed)?, 0),
+            None => (Agent::imitating(Hyper::default(), opts.seed, &host::default_rule())?, 0),
             Some(path) => {
                 let checkpoint = crate::run::load(path)?;
                 if checkpoint.origin.topology != topology {
@@ -78,6 +79,9 @@ impl Learning {
                 opts.checkpoint_dir.display()
             );
         }
+        let floor_q16 = (opts.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
+        let guard = (!opts.no_guard).then(|| Guard::new(Limits::default(), opts.seed, 0));
+        let publishing = Publishing::new(&agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(opts.seed))?;
         let learning = Self {
             agent,
             recorder,
@@ -85,31 +89,12 @@ impl Learning {
             topology,
             memory_limit_bytes: opts.agent_memory_mib << 20,
             stopped: false,
-            published_updates: None,
-            good: rl_weights::default(),
+            publishing,
             checkpoint_updates: None,
-            refused: 0,
-            published: 0,
             checkpoint_failures: 0,
             last_checkpoint_failed: false,
         };
         Ok((learning, generation))
-    }
-
-    /// The weights to attach with, and their mode: those of the agent, or after a restart those that passed the checks
-    /// last.
-    ///
-    /// # Errors
-    /// When the first ones do not pass.
-    pub fn first_weights(&mut self) -> Result<(rl_weights, rl_mode)> {
-        match self.agent.weights() {
-            Ok(weights) => self.good = weights,
-            Err(e) if self.published == 0 => return Err(e),
-            Err(_) => self.refused += 1,
-        }
-        self.published += 1;
-        self.published_updates = Some(self.agent.metrics().updates);
-        Ok((self.good, if self.stopped { RL_MODE_FROZEN } else { RL_MODE_LEARN }))
     }
 
     /// Is there anything new for a periodic checkpoint? Each one costs the unfinished batch and the optimiser's memory:
@@ -152,30 +137,13 @@ impl Learning {
             self.memory_limit_bytes >> 20
         );
         self.stopped = true;
-        environment.publish(&self.good, RL_MODE_FROZEN, 0)?;
-        self.published += 1;
-        Ok(())
+        self.publishing.freeze();
+        self.publishing.publish(environment)
     }
 
-    /// Publish the current weights if they are new and pass the checks.
-    pub fn publish(&mut self, environment: &mut impl Environment, floor_q16: u32) -> Result<()> {
-        let updates = self.agent.metrics().updates;
-        if self.stopped || self.published_updates == Some(updates) {
-            return Ok(());
-        }
-        match self.agent.weights() {
-            Ok(weights) => {
-                environment.publish(&weights, RL_MODE_LEARN, floor_q16)?;
-                self.good = weights;
-                self.published += 1;
-            }
-            Err(e) => {
-                self.refused += 1;
-                warn!("not published: {e:#}; the last weights stay in use");
-            }
-        }
-        self.published_updates = Some(updates);
-        Ok(())
+    /// Look whether there is a newer network to publish.
+    pub fn consider(&mut self) {
+        self.publishing.consider(&self.agent);
     }
 
     /// Write a checkpoint. A failure is logged and counted, and leaves the last good one as it was.
@@ -222,6 +190,16 @@ impl Learning {
             self.checkpoint_path.display()
         );
         Ok(())
+    }
+}
+
+/// What the guard looks at.
+pub fn guard_counts(counters: &Counters) -> Counts {
+    Counts {
+        wait_ns: counters.get(RL_CNT_wait_sum_ns),
+        burst_ns: counters.get(RL_CNT_burst_sum_ns),
+        bursts: counters.get(RL_CNT_bursts),
+        waits: counters.wait_hist,
     }
 }
 

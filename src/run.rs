@@ -19,7 +19,7 @@ use crate::kernel::domains::Domains;
 use crate::kernel::scheduler::{Counters, ops_name};
 use crate::kernel::slots::Publication;
 use crate::kernel::{Scheduler, SchedulerConfig, preflight};
-use crate::learning::Learning;
+use crate::learning::{Learning, guard_counts};
 use crate::policy::{
     RL_CNT_events_censored, RL_CNT_events_dropped, RL_CNT_events_sampled, RL_CNT_migrated_llc, RL_CNT_migrated_node,
     RL_CNT_migrated_numa, RL_CNT_migrated_smt, RL_CNT_overrides, RL_CNT_pull_decisions, RL_CNT_pull_migrated,
@@ -118,7 +118,10 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
         };
         let rule = opts.rule.unwrap_or_default();
         let (weights, mode) = match (&mut run.learning, frozen) {
-            (Some(learning), _) => learning.first_weights()?,
+            (Some(learning), _) => {
+                let (mode, weights) = learning.publishing.current();
+                (weights, mode)
+            }
             (None, Some((weights, _))) => (weights, RL_MODE_FROZEN),
             (None, None) if balancer == Balancer::Random => (rl_weights::default(), RL_MODE_RANDOM),
             (None, None) => (rl_weights::default(), RL_MODE_HEURISTIC),
@@ -203,9 +206,12 @@ impl Run<'_> {
             let now = Instant::now();
             if let Some(learning) = &mut self.learning {
                 if now >= publish_at {
-                    learning.publish(&mut scheduler, first.floor_q16)?;
+                    learning.consider();
                     publish_at = now + seconds(opts.publish_every);
                 }
+                let now_ns = u64::try_from(self.started.elapsed().as_nanos())?;
+                let counts = guard_counts(&scheduler.counters()?);
+                learning.publishing.step(&mut scheduler, now_ns, &counts)?;
                 if signals.take_checkpoint() || (now >= checkpoint_at && learning.has_news()) {
                     learning.checkpoint(scheduler.generation());
                     checkpoint_at = now + seconds(opts.checkpoint_every);
@@ -228,7 +234,8 @@ impl Run<'_> {
         let counters = scheduler.counters()?;
         let mut checkpoint = None;
         if let Some(learning) = &mut self.learning {
-            learning.publish(&mut scheduler, first.floor_q16)?;
+            learning.consider();
+            learning.publishing.publish(&mut scheduler)?;
             if let Some(path) = learning.checkpoint(scheduler.generation()).map(|p| p.to_path_buf()) {
                 let kept = Checkpoint::load(&path)?;
                 self.weights_match = Some(scheduler.read_back()?.weights == kept.weights);
@@ -292,6 +299,7 @@ impl Run<'_> {
             .map(|c| d.get(*c))
             .sum();
         let agent = self.learning.as_ref().map(|l| l.agent().metrics()).unwrap_or_default();
+        let guarded = self.learning.as_ref().and_then(|l| l.publishing.guarded());
         Ok(Metrics {
             mode: format!("{:?}", self.balancer).to_lowercase(),
             interval_s: secs,
@@ -305,7 +313,11 @@ impl Run<'_> {
             events_censored: d.get(RL_CNT_events_censored),
             sample_shift: self.sample_shift,
             generation: scheduler.generation(),
-            refused: self.learning.as_ref().map_or(0, |l| l.refused),
+            refused: self.learning.as_ref().map_or(0, |l| l.publishing.refused),
+            guard_share: guarded.map_or(1.0, |(_, share)| share),
+            guard_harm_pct: guarded.map_or(0.0, |(harm, _)| harm.mean * 100.0),
+            guard_pairs: guarded.map_or(0, |(harm, _)| harm.pairs as u64),
+            distrusted: self.learning.as_ref().map_or(0, |l| l.publishing.distrusted()),
             reward_ms: agent.reward_ms,
             policy_loss: agent.policy_loss,
             value_loss: agent.value_loss,
@@ -332,9 +344,9 @@ impl Run<'_> {
             mode: self.balancer,
             ops_name,
             seconds: self.started.elapsed().as_secs_f64(),
-            generations_published: learning.map_or(1, |l| l.published),
+            generations_published: learning.map_or(1, |l| l.publishing.published),
             generation: self.generation,
-            publications_refused: learning.map_or(0, |l| l.refused),
+            publications_refused: learning.map_or(0, |l| l.publishing.refused),
             events: self.events,
             events_dropped: counters.get(RL_CNT_events_dropped),
             counters: counters.named(),

@@ -43,6 +43,14 @@ pub struct Metrics {
     pub generation: u64,
     #[stat(desc = "Publications that the checks refused, since the start")]
     pub refused: u64,
+    #[stat(desc = "Share of the time that the guard gives to the learned policy (1 without a guard)")]
+    pub guard_share: f64,
+    #[stat(desc = "Responses under the policy against those under the fixed rule, percent longer (mean of pairs of windows)")]
+    pub guard_harm_pct: f64,
+    #[stat(desc = "Pairs of windows that this is from")]
+    pub guard_pairs: u64,
+    #[stat(desc = "Times that the guard distrusted the policy, since the start")]
+    pub distrusted: u64,
     #[stat(desc = "Running mean of the reward, milliseconds (minus wait and extra service)")]
     pub reward_ms: f64,
     #[stat(desc = "Policy loss of the last update")]
@@ -90,8 +98,15 @@ impl Metrics {
         if self.mode == "learn" {
             write!(
                 w,
-                "reward {:7.3}ms loss {:+.3}/{:.3} entropy {:.3} gen {} upd {} | ",
-                self.reward_ms, self.policy_loss, self.value_loss, self.entropy, self.generation, self.updates
+                "reward {:7.3}ms loss {:+.3}/{:.3} entropy {:.3} gen {} upd {} | trust {:2.0}% harm {:+.1}% | ",
+                self.reward_ms,
+                self.policy_loss,
+                self.value_loss,
+                self.entropy,
+                self.generation,
+                self.updates,
+                self.guard_share * 100.0,
+                self.guard_harm_pct
             )?;
         }
         writeln!(w, "{:5.0} ev/s 1/{} drop {}", self.events_per_s, 1u64 << self.sample_shift, self.events_dropped)?;

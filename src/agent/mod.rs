@@ -11,7 +11,7 @@
 //! 4. [`learner`]: the algorithm, with its [`hyper`]-parameters
 //! 5. [`quantise`]: the integers that BPF runs, and the guard before them
 //! 6. [`imitation`]: a start from the fixed rule instead of from nothing
-//! 7. [`guard`]: how much of the time the policy may decide
+//! 7. [`guard`]: how much of the time the policy may decide; [`publishing`]: what is published when
 //! 8. [`checkpoint`] and [`recording`]: the agent's state, and the stream that made it, on disk
 //!
 //! A restart happens at every checkpoint: the unfinished batch is given up and the optimisers begin anew, in the run that
@@ -27,6 +27,7 @@ pub mod imitation;
 pub mod learner;
 pub mod metrics;
 pub mod network;
+pub mod publishing;
 pub mod quantise;
 pub mod recording;
 pub mod reward;

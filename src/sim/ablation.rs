@@ -17,6 +17,7 @@ use super::contender::{Contender, Start};
 use super::machine::Shape;
 use super::regime::Regime;
 use super::trial::{self, Score, Setting};
+use crate::agent::guard::Limits;
 use crate::agent::{Checkpoint, Hyper, Origin};
 use crate::lab::statistics::{Bootstrap, Estimate, geometric_mean};
 use crate::process::print;
@@ -80,6 +81,10 @@ pub struct Machine {
     #[arg(long, value_name = "P", default_value_t = 0.001)]
     explore_floor: f64,
 
+    /// Learning agents are guarded, as in a kernel.
+    #[arg(long)]
+    guard: bool,
+
     /// Hyper-parameters of agents that begin from scratch, as JSON; what is absent has its default.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     hyper: String,
@@ -102,6 +107,7 @@ impl Machine {
             events_per_s: self.events_per_sec,
             explore_floor: self.explore_floor,
             hyper: Hyper::from_json(&self.hyper)?,
+            guard: self.guard.then(Limits::default),
         })
     }
 }
@@ -493,6 +499,8 @@ mod tests {
             migrated_share: 0.5,
             updates: 0,
             entropy: 0.0,
+            trusted_share: 1.0,
+            distrusted: 0,
         };
         Cell { regime: regime.into(), contender: contender.into(), seed, score }
     }

@@ -2,16 +2,22 @@
 //! One balancer under one regime: how long bursts take, how many are done.
 
 use anyhow::Result;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::contender::{Contender, Kind};
 use super::machine::Shape;
 use super::regime::Regime;
 use super::report::{Totals, decisions, share};
+use super::workload::Workload;
 use super::{Sim, SimConfig};
+use crate::agent::guard::{Guard, Limits};
+use crate::agent::publishing::Publishing;
 use crate::agent::{Agent, Environment, Hyper};
 use crate::kernel::slots::Publication;
-use crate::policy::{RL_MODE_LEARN, RL_PROB_ONE};
+use crate::learning::guard_counts;
+use crate::policy::{RL_PROB_ONE, rl_event};
 use crate::run::next_shift;
 
 /// The agent looks for events that often, simulated ns.
@@ -34,6 +40,8 @@ pub struct Setting {
     pub explore_floor: f64,
     /// How agents that begin from scratch learn.
     pub hyper: Hyper,
+    /// What guards them, if anything.
+    pub guard: Option<Limits>,
 }
 
 /// What came of a trial.
@@ -61,40 +69,40 @@ pub struct Score {
     pub updates: u64,
     /// Entropy of its policy at its last update, nats.
     pub entropy: f64,
+    /// Share of the time that the guard gives to the policy at the end; 1 without a guard.
+    pub trusted_share: f64,
+    /// Times that the guard distrusted the policy.
+    pub distrusted: u64,
 }
 
-/// An agent, with what it needs to go on between polls.
-pub struct Pupil<'a> {
+/// An agent that learns in simulations, with what it needs to go on between polls.
+struct Pupil<'a> {
     agent: &'a mut Agent,
-    floor_q16: u32,
+    publishing: Publishing,
     events_per_s: f64,
     shift: u32,
-    published_updates: u64,
-    events: Vec<crate::policy::rl_event>,
+    events: Vec<rl_event>,
 }
 
 impl<'a> Pupil<'a> {
-    /// An agent that is about to learn under this setting.
-    pub fn new(agent: &'a mut Agent, setting: &Setting) -> Self {
+    /// An agent that is about to learn under this setting, in a simulation that begins now.
+    fn new(agent: &'a mut Agent, setting: &Setting, seed: u64) -> Result<Self> {
         let floor_q16 = (setting.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
-        let published_updates = agent.metrics().updates;
-        Self { agent, floor_q16, events_per_s: setting.events_per_s, shift: 0, published_updates, events: Vec::new() }
+        let guard = setting.guard.clone().map(|limits| Guard::new(limits, seed, 0));
+        let publishing = Publishing::new(agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(seed))?;
+        Ok(Self { agent, publishing, events_per_s: setting.events_per_s, shift: 0, events: Vec::new() })
     }
 
-    /// What it would decide by now.
-    ///
-    /// # Errors
-    /// Its network must not be published.
-    pub fn publication(&self) -> Result<Publication> {
-        let weights = self.agent.weights()?;
-        Ok(Publication { mode: RL_MODE_LEARN, floor_q16: self.floor_q16, weights, ..Publication::default() })
+    /// A simulation in which it decides.
+    fn begin(&mut self, config: &SimConfig, workload: Workload) -> Result<Sim> {
+        let (mode, weights) = self.publishing.current();
+        let mut sim = Sim::new(config, workload, &Publication { mode, weights, ..Publication::default() })?;
+        self.publishing.publish(&mut sim)?;
+        Ok(sim)
     }
 
     /// Let it learn for this long, simulated ns.
-    ///
-    /// # Errors
-    /// The simulation fails.
-    pub fn learn_for(&mut self, sim: &mut Sim, ns: u64) -> Result<()> {
+    fn learn_for(&mut self, sim: &mut Sim, ns: u64) -> Result<()> {
         let (end_ns, mut next_ns) = (sim.elapsed_ns() + ns, sim.elapsed_ns() + PUBLISH_NS);
         let mut before = decisions(&sim.scheduler_mut().counters()).0;
         while sim.elapsed_ns() < end_ns {
@@ -104,32 +112,20 @@ impl<'a> Pupil<'a> {
             if let Err(e) = self.agent.observe(&self.events) {
                 log::warn!("{e:#}");
             }
+            let counters = sim.scheduler_mut().counters();
             if sim.elapsed_ns() >= next_ns {
                 next_ns += PUBLISH_NS;
-                let asked = decisions(&sim.scheduler_mut().counters()).0;
+                let asked = decisions(&counters).0;
                 let per_s = (asked - before) as f64 * 1e9 / PUBLISH_NS as f64;
                 before = asked;
                 self.shift = next_shift(self.shift, per_s, self.events_per_s, 0);
                 sim.scheduler_mut().set_sample_shift(self.shift);
-                self.publish(sim)?;
+                self.publishing.consider(self.agent);
             }
+            let now_ns = sim.elapsed_ns();
+            self.publishing.step(sim, now_ns, &guard_counts(&counters))?;
         }
         Ok(())
-    }
-
-    fn publish(&mut self, sim: &mut Sim) -> Result<()> {
-        let updates = self.agent.metrics().updates;
-        if updates == self.published_updates {
-            return Ok(());
-        }
-        self.published_updates = updates;
-        match self.agent.weights() {
-            Ok(weights) => sim.publish(&weights, RL_MODE_LEARN, self.floor_q16).map(drop),
-            Err(e) => {
-                log::warn!("not published: {e:#}");
-                Ok(())
-            }
-        }
     }
 }
 
@@ -152,12 +148,12 @@ pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64)
         }
         Kind::Learn(start) => {
             let mut agent = start.agent(&setting.hyper, seed)?;
-            let mut pupil = Pupil::new(&mut agent, setting);
-            let mut sim = Sim::new(&config, workload, &pupil.publication()?)?;
+            let mut pupil = Pupil::new(&mut agent, setting, seed)?;
+            let mut sim = pupil.begin(&config, workload)?;
             pupil.learn_for(&mut sim, setting.warm_up_ns)?;
             let before = Reading::of(&mut sim);
             pupil.learn_for(&mut sim, setting.measure_ns)?;
-            Ok(before.score(&mut sim, Some(&agent)))
+            Ok(before.score(&mut sim, Some(&pupil)))
         }
     }
 }
@@ -168,8 +164,8 @@ pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64)
 /// The simulation fails.
 pub fn train(setting: &Setting, regime: &Regime, agent: &mut Agent, seed: u64, ns: u64) -> Result<()> {
     let config = SimConfig::new(setting.shape, seed);
-    let mut pupil = Pupil::new(agent, setting);
-    let mut sim = Sim::new(&config, regime.workload(setting.shape.cpus), &pupil.publication()?)?;
+    let mut pupil = Pupil::new(agent, setting, seed)?;
+    let mut sim = pupil.begin(&config, regime.workload(setting.shape.cpus))?;
     pupil.learn_for(&mut sim, ns)
 }
 
@@ -186,12 +182,12 @@ impl Reading {
         Self { at_ns: sim.elapsed_ns(), totals: sim.totals().clone(), decisions: decisions(&counters) }
     }
 
-    fn score(&self, sim: &mut Sim, agent: Option<&Agent>) -> Score {
+    fn score(&self, sim: &mut Sim, pupil: Option<&Pupil<'_>>) -> Score {
         let now = Self::of(sim);
         let (ns, totals) = (now.at_ns - self.at_ns, now.totals.since(&self.totals));
         let (asked, migrated) = (now.decisions.0 - self.decisions.0, now.decisions.1 - self.decisions.1);
         let per_s = |count: u64| count as f64 * 1e9 / ns.max(1) as f64;
-        let learned = agent.map(Agent::metrics);
+        let learned = pupil.map(|p| p.agent.metrics());
         Score {
             bursts_per_s: per_s(totals.response.samples()),
             response_mean_us: totals.response.mean_us(),
@@ -204,6 +200,8 @@ impl Reading {
             migrated_share: share(migrated, asked),
             updates: learned.as_ref().map_or(0, |m| m.updates),
             entropy: learned.as_ref().map_or(0.0, |m| m.entropy),
+            trusted_share: pupil.and_then(|p| p.publishing.guarded()).map_or(1.0, |(_, share)| share),
+            distrusted: pupil.map_or(0, |p| p.publishing.distrusted()),
         }
     }
 }

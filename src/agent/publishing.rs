@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What decides in the kernel (or simulator), and when that changes: the learner's network, as it passes the checks; the
+//! fixed rule, as the guard wants it; the last network that was trusted, when a newer one was not.
+
+use anyhow::Result;
+use rand_chacha::ChaCha8Rng;
+
+use crate::policy::host::{self, Features};
+use crate::policy::{
+    RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_PROB_ONE, rl_mode, rl_slot, rl_weights,
+};
+
+use super::guard::{Counts, Decider, Guard, Harm, Reason};
+use super::imitation::situation;
+use super::{Agent, Environment};
+
+/// Situations in which networks are compared.
+const SITUATIONS: usize = 512;
+/// A network that differs from the one that the guard's evidence is about by more than this is another one: nats, mean
+/// Kullback-Leibler divergence of its decisions. (0.02: about what ten ordinary updates do.)
+const KNOWN_NATS: f64 = 0.02;
+
+/// The publishing side of a learning run.
+pub struct Publishing {
+    guard: Option<Guard>,
+    floor_q16: u32,
+    situations: Vec<Features>,
+    /// The newest network that passed the checks, and the updates that it has had.
+    good: rl_weights,
+    updates: u64,
+    /// The network that the guard's evidence is about.
+    known: rl_weights,
+    /// The last one that the guard let decide nearly always.
+    trusted: Option<rl_weights>,
+    /// The trusted one decides instead of the newest.
+    restored: bool,
+    /// Nothing is learned any more.
+    frozen: bool,
+    /// What was published last.
+    last: Option<(rl_mode, rl_weights)>,
+    /// Publications so far.
+    pub published: u64,
+    /// Networks that the checks refused.
+    pub refused: u64,
+}
+
+impl Publishing {
+    /// For the agent's network as it is now, with this probability floor (out of `RL_PROB_ONE`). Without a guard the
+    /// network decides all of the time. `rng` draws the situations in which networks are compared.
+    ///
+    /// # Errors
+    /// The network does not pass the checks.
+    pub fn new(agent: &Agent, floor_q16: u32, guard: Option<Guard>, rng: &mut ChaCha8Rng) -> Result<Self> {
+        let good = agent.weights()?;
+        Ok(Self {
+            guard,
+            floor_q16,
+            situations: (0..SITUATIONS).map(|_| situation(rng)).collect(),
+            good,
+            updates: agent.metrics().updates,
+            known: good,
+            trusted: None,
+            restored: false,
+            frozen: false,
+            last: None,
+            published: 0,
+            refused: 0,
+        })
+    }
+
+    /// What is to decide now.
+    pub fn current(&self) -> (rl_mode, rl_weights) {
+        let decider = self.guard.as_ref().map_or(Decider::Policy, Guard::decider);
+        match (decider, self.trusted) {
+            (Decider::Rule, _) => (RL_MODE_HEURISTIC, self.good),
+            (Decider::Policy, _) if self.frozen => (RL_MODE_FROZEN, self.good),
+            (Decider::Policy, Some(trusted)) if self.restored => (RL_MODE_LEARN, trusted),
+            (Decider::Policy, _) => (RL_MODE_LEARN, self.good),
+        }
+    }
+
+    /// Nothing is learned any more: without exploration from now on.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+    }
+
+    /// The network as the kernel got it last, or is to get it first.
+    pub fn good(&self) -> &rl_weights {
+        &self.good
+    }
+
+    /// What the guard knows, and the share of the time that it gives to the policy; none without a guard.
+    pub fn guarded(&self) -> Option<(Harm, f64)> {
+        self.guard.as_ref().map(|guard| (guard.harm(), guard.share()))
+    }
+
+    /// Times that the guard distrusted the policy.
+    pub fn distrusted(&self) -> u64 {
+        self.guard.as_ref().map_or(0, Guard::distrusted)
+    }
+
+    /// Look whether there is a newer network, and whether it passes the checks.
+    pub fn consider(&mut self, agent: &Agent) {
+        let updates = agent.metrics().updates;
+        if self.frozen || updates == self.updates {
+            return;
+        }
+        self.updates = updates;
+        match agent.weights() {
+            Ok(weights) => {
+                self.good = weights;
+                if let Some(guard) = &mut self.guard
+                    && divergence(&self.known, &weights, &self.situations) > KNOWN_NATS
+                {
+                    self.known = weights;
+                    guard.forget();
+                }
+            }
+            Err(e) => {
+                self.refused += 1;
+                log::warn!("not published: {e:#}; the last weights stay in use");
+            }
+        }
+    }
+
+    /// Let time go on: ask the guard, and publish if something else is to decide than what was published last.
+    ///
+    /// # Errors
+    /// The environment fails.
+    pub fn step(&mut self, environment: &mut impl Environment, now_ns: u64, counts: &Counts) -> Result<()> {
+        if let Some(guard) = &mut self.guard {
+            let order = guard.observe(now_ns, counts);
+            let trusts = guard.trusts();
+            if let Some(reason) = order.distrusted {
+                self.distrust(reason);
+            } else if trusts && self.restored {
+                log::info!("the guard trusts the restored policy; the newest is tried again");
+                self.restored = false;
+                guard.forget();
+            } else if trusts && order.decider == Decider::Policy {
+                self.trusted = Some(self.good);
+            }
+        }
+        self.publish(environment)
+    }
+
+    /// Publish what is to decide, unless it decides already.
+    ///
+    /// # Errors
+    /// The environment fails.
+    pub fn publish(&mut self, environment: &mut impl Environment) -> Result<()> {
+        let current = self.current();
+        if self.last != Some(current) {
+            let (mode, weights) = current;
+            environment.publish(&weights, mode, if mode == RL_MODE_LEARN { self.floor_q16 } else { 0 })?;
+            self.last = Some(current);
+            self.published += 1;
+        }
+        Ok(())
+    }
+
+    /// What was to decide at attach is what decides now.
+    pub fn attached(&mut self) {
+        self.last = Some(self.current());
+        self.published += 1;
+    }
+
+    fn distrust(&mut self, reason: Reason) {
+        let why = match reason {
+            Reason::Worse { at_least } => format!("responses are longer under it by at least {:.1} %", at_least * 100.0),
+            Reason::Waits { p99_us, usual_us } => {
+                format!("the 99th percentile of waits is {:.1} ms under it, {:.1} ms under the rule", p99_us / 1e3, usual_us / 1e3)
+            }
+        };
+        // First the newest, then the trusted one; then nothing is trusted.
+        self.restored = !self.restored && self.trusted.is_some();
+        if !self.restored {
+            self.trusted = None;
+        }
+        let next = if self.restored { "the last trusted policy is tried next" } else { "it is tried again later" };
+        log::warn!("the guard distrusts the policy: {why}. The fixed rule decides; {next}");
+    }
+}
+
+/// Mean Kullback-Leibler divergence of the decisions of a network from those of another, nats.
+fn divergence(from: &rl_weights, to: &rl_weights, situations: &[Features]) -> f64 {
+    let slot = |weights: &rl_weights| rl_slot { mode: RL_MODE_LEARN, weights: *weights, ..Default::default() };
+    let (from, to) = (slot(from), slot(to));
+    let probability = |slot: &rl_slot, f: &Features| {
+        // 16 bits know no probability between 0 and 1 / 65536.
+        (f64::from(host::act(slot, f, 0).p_migrate_q16) / f64::from(RL_PROB_ONE)).clamp(1e-5, 1.0 - 1e-5)
+    };
+    let each = situations.iter().map(|f| {
+        let (p, q) = (probability(&from, f), probability(&to, f));
+        p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln()
+    });
+    each.sum::<f64>() / situations.len().max(1) as f64
+}
