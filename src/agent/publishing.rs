@@ -159,12 +159,6 @@ impl Publishing {
         Ok(())
     }
 
-    /// What was to decide at attach is what decides now.
-    pub fn attached(&mut self) {
-        self.last = Some(self.current());
-        self.published += 1;
-    }
-
     fn distrust(&mut self, reason: Reason) {
         let why = match reason {
             Reason::Worse { at_least } => format!("responses are longer under it by at least {:.1} %", at_least * 100.0),
