@@ -3,6 +3,7 @@
 //! scheduler.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::ptr::NonNull;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,7 @@ use super::machine::Machine;
 use super::queue::{Event, Queue};
 use super::report::Totals;
 use super::rng::Rng;
+use super::trace::Trace;
 use super::work::{Cpu, ENDLESS, FULL_Q8, Task, TaskStats, Then};
 use super::workload::{Change, Inbox, Role, Workload};
 use super::{SimConfig, SimError};
@@ -48,6 +50,7 @@ pub struct Sim {
     rng: Rng,
     totals: Totals,
     same_time: u64,
+    trace: Option<Trace>,
 }
 
 impl Sim {
@@ -83,6 +86,7 @@ impl Sim {
             rng,
             totals: Totals::default(),
             same_time: 0,
+            trace: None,
             machine,
             workload,
         };
@@ -121,6 +125,23 @@ impl Sim {
     /// Simulated time since the beginning, ns.
     pub fn elapsed_ns(&self) -> u64 {
         self.now_ns - START_NS
+    }
+
+    /// Record what happens from now on, with the decisions that are taken by [`Environment::poll`].
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn trace_to(&mut self, path: &Path) -> Result<()> {
+        self.trace = Some(Trace::create(path, self.machine.places.iter().map(|p| p.llc).collect())?);
+        Ok(())
+    }
+
+    /// End the record.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn end_trace(&mut self) -> Result<()> {
+        self.trace.take().map_or(Ok(()), |trace| trace.finish(self.now_ns))
     }
 
     /// How many CPUs it has.
@@ -283,6 +304,9 @@ impl Sim {
     fn switched(&mut self, cpu: usize, switch: Switch) -> Result<(), SimError> {
         self.cpus[cpu].curr = switch.next;
         if switch.prev != switch.next {
+            if let Some(trace) = &mut self.trace {
+                trace.switch(cpu, switch.next.map(|task| self.tasks[task].spec.name.as_str()), self.now_ns);
+            }
             if let Some(prev) = switch.prev {
                 self.tasks[prev].warmth.left(&self.machine, cpu, self.now_ns);
             }
@@ -471,6 +495,9 @@ impl Sim {
 impl Environment for Sim {
     fn poll(&mut self, out: &mut Vec<rl_event>) -> Result<()> {
         let events: VecDeque<rl_event> = std::mem::take(&mut self.ext.kernel().events);
+        if let Some(trace) = &mut self.trace {
+            events.iter().for_each(|event| trace.decision(event));
+        }
         out.extend(events);
         Ok(())
     }

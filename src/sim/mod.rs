@@ -11,7 +11,7 @@
 //! - `ext`: when the kernel calls the scheduler, after kernel/sched/ext.c
 //! - [`machine`]: topology, costs, warm caches; [`workload`]: what tasks do
 //! - [`Sim`] (`engine`, `queue`, `work`): time
-//! - [`report`], [`command`]: what it tells, and `scx_rl sim`
+//! - [`report`], `trace`, [`command`]: what it tells, and `scx_rl sim`
 //! - [`regime`], [`contender`], [`trial`], [`ablation`]: balancers, fixed and learned, against each other, under loads
 //!   that differ in what a move costs
 //!
@@ -36,6 +36,7 @@ pub mod report;
 mod rng;
 #[cfg(test)]
 mod tests;
+mod trace;
 pub mod trial;
 mod work;
 pub mod workload;

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A timeline to look at: what ran on which CPU, and what was decided, as JSON in the Trace Event Format, which Perfetto
+//! (ui.perfetto.dev) and Chrome's tracer open. Times are simulated.
+//!
+//! Each last-level cache is a "process" whose "threads" are its CPUs. Decisions are in one more process per domain: a slice
+//! from the decision to when the task ran, named after the action.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::policy::{RL_EV_CENSORED, RL_MIGRATE, RL_POINT_PULL, rl_event};
+
+/// Numbers of processes with decisions begin here; those below are last-level caches.
+const DECISIONS: usize = 1000;
+
+/// A trace that is being written.
+pub struct Trace {
+    out: BufWriter<File>,
+    /// What runs on each CPU, and since when, ns.
+    running: Vec<Option<(String, u64)>>,
+    /// The last-level cache of each CPU.
+    llcs: Vec<usize>,
+    first: bool,
+    /// The first error; nothing is written after it.
+    failed: Option<std::io::Error>,
+}
+
+impl Trace {
+    /// A new trace of a machine whose CPUs have these last-level caches.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(path: &Path, llcs: Vec<usize>) -> Result<Self> {
+        let file = File::create(path).with_context(|| format!("cannot write a trace to {}", path.display()))?;
+        let running = vec![None; llcs.len()];
+        let mut trace = Self { out: BufWriter::new(file), running, llcs, first: true, failed: None };
+        let domains = trace.llcs.iter().max().map_or(0, |&last| last + 1);
+        for llc in 0..domains {
+            for (pid, name) in [(llc, format!("LLC {llc}")), (DECISIONS + llc, format!("decisions, home {llc}"))] {
+                trace.event(&json!({"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}}));
+            }
+        }
+        for cpu in 0..trace.llcs.len() {
+            let (pid, name) = (trace.llcs[cpu], format!("CPU {cpu}"));
+            trace.event(&json!({"name": "thread_name", "ph": "M", "pid": pid, "tid": cpu, "args": {"name": name}}));
+        }
+        Ok(trace)
+    }
+
+    /// From now on this task runs on the CPU, or none.
+    pub fn switch(&mut self, cpu: usize, next: Option<&str>, now_ns: u64) {
+        let began = std::mem::replace(&mut self.running[cpu], next.map(|name| (name.to_string(), now_ns)));
+        if let Some((name, began_ns)) = began {
+            let pid = self.llcs[cpu];
+            self.event(&slice(&name, pid, cpu, began_ns, now_ns - began_ns, json!({})));
+        }
+    }
+
+    /// A decision, with what came of it.
+    pub fn decision(&mut self, event: &rl_event) {
+        let action = if u32::from(event.action) == RL_MIGRATE { "migrate" } else { "stay" };
+        let point = if u32::from(event.point) == RL_POINT_PULL { "pull" } else { "wake" };
+        let details = json!({
+            "other": event.other_dom,
+            "ran": event.ran_dom,
+            "p_migrate": f64::from(event.p_migrate_q16) / 65536.0,
+            "service_us": event.service_ns as f64 / 1e3,
+            "usual_us": event.usual_service_ns as f64 / 1e3,
+            "censored": event.flags & RL_EV_CENSORED != 0,
+            "features": event.features,
+        });
+        let pid = DECISIONS + usize::from(event.home_dom);
+        let name = format!("{point}: {action}");
+        self.event(&slice(&name, pid, event.tid as usize, event.decided_at_ns, event.wait_ns, details));
+    }
+
+    /// The end of the trace.
+    ///
+    /// # Errors
+    /// Something could not be written, now or before.
+    pub fn finish(mut self, now_ns: u64) -> Result<()> {
+        for cpu in 0..self.running.len() {
+            self.switch(cpu, None, now_ns);
+        }
+        let end = if self.first { "[]\n" } else { "\n]\n" };
+        let written = match self.failed {
+            Some(error) => Err(error),
+            None => self.out.write_all(end.as_bytes()).and_then(|()| self.out.flush()),
+        };
+        written.context("the trace is not complete")
+    }
+
+    fn event(&mut self, event: &Value) {
+        if self.failed.is_some() {
+            return;
+        }
+        let before = if std::mem::replace(&mut self.first, false) { "[\n" } else { ",\n" };
+        self.failed = write!(self.out, "{before}{event}").err();
+    }
+}
+
+/// A slice of time, ns.
+fn slice(name: &str, pid: usize, tid: usize, at_ns: u64, ns: u64, args: Value) -> Value {
+    json!({"name": name, "ph": "X", "pid": pid, "tid": tid, "ts": at_ns as f64 / 1e3, "dur": ns as f64 / 1e3, "args": args})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_json_with_a_slice_for_each_run() {
+        let path = std::env::temp_dir().join(format!("scx_rl-trace-{}", std::process::id()));
+        let mut trace = Trace::create(&path, vec![0, 1]).unwrap();
+        trace.switch(0, Some("a"), 1_000);
+        trace.switch(0, Some("b"), 3_000);
+        trace.decision(&rl_event { home_dom: 1, tid: 7, action: 1, decided_at_ns: 500, wait_ns: 250, ..Default::default() });
+        trace.finish(9_000).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let Value::Array(events) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+        let slices: Vec<_> = events.iter().filter(|e| e["ph"] == "X").collect();
+        let times = |i: usize| (slices[i]["name"].as_str().unwrap(), slices[i]["ts"].as_f64(), slices[i]["dur"].as_f64());
+        assert_eq!(slices.len(), 3);
+        assert_eq!(times(0), ("a", Some(1.0), Some(2.0)));
+        assert_eq!(times(1), ("wake: migrate", Some(0.5), Some(0.25)));
+        assert_eq!(times(2), ("b", Some(3.0), Some(6.0)));
+        assert_eq!(events.iter().filter(|e| e["name"] == "thread_name").count(), 2);
+    }
+}
