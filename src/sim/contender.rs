@@ -8,6 +8,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use clap::ValueEnum;
 
 use super::Balancer;
+use super::wreck::Wreck;
 use crate::agent::{Agent, Checkpoint, Hyper};
 use crate::kernel::slots::Publication;
 use crate::policy::rule::Rule;
@@ -38,6 +39,8 @@ pub enum Kind {
     Fixed(Publication),
     /// It learns on the way.
     Learn(Start),
+    /// It begins with the fixed rule, tries to learn, and is broken.
+    Wreck(Wreck),
 }
 
 /// Where learning begins.
@@ -98,7 +101,8 @@ impl Contender {
 impl FromStr for Contender {
     type Err = Error;
 
-    /// NAME=HOW; HOW is `rule:PARTS`, `frozen:FILE`, `learn`, `learn:rule` or `learn:FILE`.
+    /// NAME=HOW; HOW is `rule:PARTS`, `frozen:FILE`, `learn`, `learn:rule`, `learn:FILE` or
+    /// `wreck:HOW`.
     fn from_str(text: &str) -> Result<Self> {
         let (name, how) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=HOW"))?;
         ensure!(!name.is_empty(), "{text:?} has no name before the =");
@@ -115,7 +119,12 @@ impl FromStr for Contender {
                 "rule" => Start::Rule,
                 _ => Start::Checkpoint(Box::new(load()?)),
             }),
-            _ => bail!("{how:?} is not a way to decide: rule:PARTS, frozen:FILE, learn, learn:rule and learn:FILE are"),
+            "wreck" => Kind::Wreck(Wreck::from_str(detail, true).map_err(|_| {
+                Error::msg(format!("{detail:?} is not a way to break a learner: sign, rate, nan and foreign are"))
+            })?),
+            _ => bail!(
+                "{how:?} is not a way to decide: rule:PARTS, frozen:FILE, learn, learn:rule, learn:FILE and wreck:HOW are"
+            ),
         };
         Ok(Self { name: name.into(), kind })
     }
@@ -139,6 +148,7 @@ mod tests {
             ("a=guess", "way to decide"),
             ("a=rule:x=1", "no \"x\""),
             ("a=frozen:/nowhere", "/nowhere"),
+            ("a=wreck:fast", "break a learner"),
         ] {
             let error = format!("{:#}", text.parse::<Contender>().unwrap_err());
             assert!(error.contains(why), "{text}: {error}");

@@ -40,6 +40,7 @@ mod trace;
 pub mod trial;
 mod work;
 pub mod workload;
+pub mod wreck;
 
 use thiserror::Error;
 

@@ -6,11 +6,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::contender::{Contender, Kind};
+use super::contender::{Contender, Kind, Start};
 use super::machine::Shape;
 use super::regime::Regime;
 use super::report::{Totals, decisions, share};
 use super::workload::Workload;
+use super::wreck::Wreck;
 use super::{Sim, SimConfig};
 use crate::agent::guard::{Guard, Limits};
 use crate::agent::publishing::Publishing;
@@ -79,6 +80,8 @@ pub struct Score {
 struct Pupil<'a> {
     agent: &'a mut Agent,
     publishing: Publishing,
+    wreck: Option<Wreck>,
+    seed: u64,
     events_per_s: f64,
     shift: u32,
     events: Vec<rl_event>,
@@ -90,7 +93,8 @@ impl<'a> Pupil<'a> {
         let floor_q16 = (setting.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
         let guard = setting.guard.clone().map(|limits| Guard::new(limits, seed, 0));
         let publishing = Publishing::new(agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(seed))?;
-        Ok(Self { agent, publishing, events_per_s: setting.events_per_s, shift: 0, events: Vec::new() })
+        let events_per_s = setting.events_per_s;
+        Ok(Self { agent, publishing, wreck: None, seed, events_per_s, shift: 0, events: Vec::new() })
     }
 
     /// A simulation in which it decides.
@@ -109,6 +113,9 @@ impl<'a> Pupil<'a> {
             sim.run_for(POLL_NS.min(end_ns - sim.elapsed_ns()))?;
             self.events.clear();
             sim.poll(&mut self.events)?;
+            if let Some(wreck) = self.wreck {
+                wreck.distort(&mut self.events);
+            }
             if let Err(e) = self.agent.observe(&self.events) {
                 log::warn!("{e:#}");
             }
@@ -134,11 +141,10 @@ impl<'a> Pupil<'a> {
 /// # Errors
 /// The simulation fails; its seed is in the error.
 pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64) -> Result<Score> {
-    let config = SimConfig::new(setting.shape, seed);
-    let workload = regime.workload(setting.shape.cpus);
     match &contender.kind {
         Kind::Fixed(publication) => {
-            let mut sim = Sim::new(&config, workload, publication)?;
+            let config = SimConfig::new(setting.shape, seed);
+            let mut sim = Sim::new(&config, regime.workload(setting.shape.cpus), publication)?;
             // Nobody learns from what would be logged.
             sim.scheduler_mut().set_sample_shift(16);
             sim.run_for(setting.warm_up_ns)?;
@@ -146,16 +152,24 @@ pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64)
             sim.run_for(setting.measure_ns)?;
             Ok(before.score(&mut sim, None))
         }
-        Kind::Learn(start) => {
-            let mut agent = start.agent(&setting.hyper, seed)?;
-            let mut pupil = Pupil::new(&mut agent, setting, seed)?;
-            let mut sim = pupil.begin(&config, workload)?;
-            pupil.learn_for(&mut sim, setting.warm_up_ns)?;
-            let before = Reading::of(&mut sim);
-            pupil.learn_for(&mut sim, setting.measure_ns)?;
-            Ok(before.score(&mut sim, Some(&pupil)))
-        }
+        Kind::Learn(start) => learn(setting, regime, start, None, seed),
+        Kind::Wreck(wreck) => learn(setting, regime, &Start::Rule, Some(*wreck), seed),
     }
+}
+
+fn learn(setting: &Setting, regime: &Regime, start: &Start, wreck: Option<Wreck>, seed: u64) -> Result<Score> {
+    let hyper = wreck.map_or(setting.hyper.clone(), |wreck| wreck.hyper(&setting.hyper));
+    let mut agent = start.agent(&hyper, seed)?;
+    let mut pupil = Pupil::new(&mut agent, setting, seed)?;
+    let mut sim = pupil.begin(&SimConfig::new(setting.shape, seed), regime.workload(setting.shape.cpus))?;
+    pupil.learn_for(&mut sim, setting.warm_up_ns)?;
+    let before = Reading::of(&mut sim);
+    pupil.wreck = wreck;
+    if let Some(wreck) = wreck {
+        wreck.strike(pupil.agent, pupil.seed)?;
+    }
+    pupil.learn_for(&mut sim, setting.measure_ns)?;
+    Ok(before.score(&mut sim, Some(&pupil)))
 }
 
 /// Let an agent learn under a regime, from where it is.
