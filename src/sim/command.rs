@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use super::faults::Faults;
 use super::machine::Shape;
 use super::report::{Summary, Times, decisions, share};
 use super::workload::Workload;
@@ -15,6 +16,8 @@ use crate::process::print;
 
 /// Events are taken that often, simulated ns, so that none are lost.
 const POLL_NS: u64 = 10_000_000;
+/// A CPU that is lost is lost for this long, on the mean, ns.
+const LOST_NS: u64 = 10_000_000;
 
 /// Run the scheduler on a simulated machine, and print what came of it as JSON.
 ///
@@ -59,6 +62,14 @@ pub struct SimArgs {
     #[arg(long, default_value_t = 0)]
     pub hogs: usize,
 
+    /// Lose this share of the decision events.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, help_heading = "Faults")]
+    pub lose_events: f64,
+
+    /// Lose a CPU to a higher scheduling class, for 10 ms on the mean, this often per second.
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, help_heading = "Faults")]
+    pub lose_cpus: f64,
+
     /// Write a timeline, too: what ran where, and what was decided. Open it in ui.perfetto.dev. Some 100 MB for a second
     /// of 16 CPUs.
     #[arg(long, value_name = "FILE")]
@@ -78,7 +89,14 @@ fn simulate(args: &SimArgs) -> Result<Summary> {
     anyhow::ensure!(args.seconds > 0.0 && args.seconds < 1e6, "{} is not a time to simulate", args.seconds);
     anyhow::ensure!(args.load > 0.0 && args.load < 10.0, "{} is not a load; 0.8 is", args.load);
     let shape = Shape { cpus: args.cpus, llcs: args.llcs, nodes: args.nodes, threads: if args.smt { 2 } else { 1 } };
-    let config = SimConfig::new(shape, args.seed);
+    anyhow::ensure!((0.0..=1e6).contains(&args.lose_cpus), "{} CPUs cannot be lost in a second", args.lose_cpus);
+    let faults = Faults {
+        lose_events: args.lose_events,
+        lose_cpu_every_ns: if args.lose_cpus > 0.0 { (1e9 / args.lose_cpus) as u64 } else { 0 },
+        lose_cpu_for_ns: LOST_NS,
+        ..Faults::default()
+    };
+    let config = SimConfig { faults, ..SimConfig::new(shape, args.seed) };
     // What a CPU can do while its core's other one is busy.
     let speed = if args.smt { config.costs.smt_q8 as f64 / 256.0 } else { 1.0 };
     let mut workload = Workload::mixed(args.cpus, args.load * speed);

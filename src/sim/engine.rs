@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use anyhow::{Context, Result};
 
 use super::ext::{Ext, Switch};
+use super::faults::Faults;
 use super::ffi::{Cpumask, Scheduler, WAKE_SYNC};
 use super::kernel::Kernel;
 use super::machine::Machine;
@@ -51,6 +52,10 @@ pub struct Sim {
     totals: Totals,
     same_time: u64,
     trace: Option<Trace>,
+    faults: Faults,
+    fault_rng: Rng,
+    /// Publications on their way, the oldest first.
+    publications: VecDeque<Publication>,
 }
 
 impl Sim {
@@ -63,6 +68,7 @@ impl Sim {
         let machine = Machine::new(config.shape.places()?, config.costs.clone())?;
         let n = machine.places.len();
         workload.check(n)?;
+        config.faults.check()?;
         let domains = machine.domains()?;
         let kernel =
             Kernel::new(machine.siblings.clone(), Rng::new(config.seed, 1), START_NS, config.events_max.max(1));
@@ -87,6 +93,9 @@ impl Sim {
             totals: Totals::default(),
             same_time: 0,
             trace: None,
+            faults: config.faults.clone(),
+            fault_rng: Rng::new(config.seed, 3),
+            publications: VecDeque::new(),
             machine,
             workload,
         };
@@ -119,6 +128,8 @@ impl Sim {
             self.queue.push(START_NS + after_ns, Event::Change { index });
         }
         self.queue.push(START_NS + WATCH_NS, Event::Watch);
+        self.ext.kernel().lose_events_q32 = (self.faults.lose_events * (1u64 << 32) as f64) as u64;
+        self.plan_loss();
         Ok(())
     }
 
@@ -203,7 +214,7 @@ impl Sim {
     fn happen(&mut self, event: Event) -> Result<(), SimError> {
         match event {
             Event::Resched { cpu } => {
-                if self.cpus[cpu].resched_at_ns == Some(self.now_ns) {
+                if self.cpus[cpu].resched_at_ns == Some(self.now_ns) && !self.is_taken(cpu) {
                     self.schedule(cpu, false)?;
                 }
             }
@@ -234,6 +245,16 @@ impl Sim {
             }
             Event::Change { index } => self.change(index)?,
             Event::Watch => self.watch()?,
+            Event::Publish => {
+                if let Some(publication) = self.publications.pop_front() {
+                    self.publisher.publish(&publication);
+                }
+            }
+            Event::TakeCpu => self.take_cpu()?,
+            Event::ReturnCpu { cpu } => {
+                let switch = self.ext.return_cpu(cpu);
+                self.switched(cpu, switch)?;
+            }
         }
         Ok(())
     }
@@ -485,6 +506,33 @@ impl Sim {
         }
     }
 
+    /// Plan the next loss of a CPU, if CPUs are lost at all.
+    fn plan_loss(&mut self) {
+        if self.faults.lose_cpu_every_ns > 0 {
+            let after_ns = self.fault_rng.exponential(self.faults.lose_cpu_every_ns);
+            self.queue.push(self.now_ns + after_ns, Event::TakeCpu);
+        }
+    }
+
+    fn is_taken(&self, cpu: usize) -> bool {
+        self.ext.kernel().cpus[cpu].taken
+    }
+
+    /// A higher class takes a CPU, any that it does not have.
+    fn take_cpu(&mut self) -> Result<(), SimError> {
+        self.plan_loss();
+        let cpu = self.fault_rng.below(self.cpus.len() as u64) as usize;
+        if self.is_taken(cpu) {
+            return Ok(());
+        }
+        let for_ns = self.fault_rng.exponential(self.faults.lose_cpu_for_ns);
+        self.queue.push(self.now_ns + for_ns, Event::ReturnCpu { cpu });
+        self.cpus[cpu].resched_at_ns = None;
+        self.progress(cpu);
+        let switch = self.ext.take_cpu(cpu);
+        self.switched(cpu, switch)
+    }
+
     /// The kernel's state, to break things.
     #[cfg(test)]
     pub(super) fn kernel(&self) -> std::cell::RefMut<'_, Kernel> {
@@ -503,6 +551,12 @@ impl Environment for Sim {
     }
 
     fn publish(&mut self, weights: &rl_weights, mode: rl_mode, floor_q16: u32) -> Result<u64> {
-        Ok(self.publisher.publish(&Publication { mode, floor_q16, weights: *weights, ..Publication::default() }))
+        let publication = Publication { mode, floor_q16, weights: *weights, ..Publication::default() };
+        if self.faults.publish_delay_ns == 0 {
+            return Ok(self.publisher.publish(&publication));
+        }
+        self.publications.push_back(publication);
+        self.queue.push(self.now_ns + self.faults.publish_delay_ns, Event::Publish);
+        Ok(self.publisher.generation() + self.publications.len() as u64)
     }
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use anyhow::{Result, ensure};
 
 use super::ffi::{
-    Cpumask, DEQ_SLEEP, ENQ_HEAD, ENQ_WAKEUP, SLICE_DFL_NS, Scheduler, TASK_QUEUED, TaskStruct, WAKE_FORK, WAKE_TTWU,
+    Cpumask, DEQ_SLEEP, ENQ_HEAD, ENQ_REENQ, ENQ_WAKEUP, SLICE_DFL_NS, Scheduler, TASK_QUEUED, TaskStruct, WAKE_FORK, WAKE_TTWU,
 };
 use super::kernel::{Direct, Kernel};
 use super::kfuncs::ORDERED;
@@ -188,7 +188,7 @@ impl Ext {
         }
         let next = self.pick_task(cpu, prev);
         if next != prev {
-            self.put_prev(cpu, prev, next);
+            self.put_prev(cpu, prev, next.is_some());
             return self.switch_to(cpu, prev, next);
         }
         if next.is_none() {
@@ -248,9 +248,9 @@ impl Ext {
     }
 
     /// `put_prev_task_scx()`, `put_prev_task_idle()`
-    fn put_prev(&self, cpu: usize, prev: Option<usize>, next: Option<usize>) {
+    fn put_prev(&self, cpu: usize, prev: Option<usize>, something_runs: bool) {
         let Some(task) = prev else {
-            if next.is_some() {
+            if something_runs {
                 self.kernel().idle.update(cpu, false);
                 self.scheduler.update_idle(cpu, false);
             }
@@ -287,6 +287,37 @@ impl Ext {
         }
         self.scheduler.running(cpu, &p);
         self.kernel().tasks[task].runnable_at_ns = 0;
+    }
+
+    /// A higher scheduling class takes the CPU: `put_prev_task_scx()`, `switch_class()`.
+    pub fn take_cpu(&self, cpu: usize) -> Switch {
+        let prev = self.kernel().cpus[cpu].curr;
+        self.put_prev(cpu, prev, true);
+        {
+            let mut kernel = self.kernel();
+            kernel.cpus[cpu].curr = None;
+            kernel.cpus[cpu].taken = true;
+        }
+        self.scheduler.cpu_release(cpu);
+        let again: Vec<usize> = {
+            let mut kernel = self.kernel();
+            let asked = kernel.reenqueue.take();
+            let local: Vec<usize> = asked.map_or(Vec::new(), |cpu| kernel.dsq(cpu).iter().collect());
+            local.iter().for_each(|&task| kernel.unlink(task));
+            local
+        };
+        for task in again {
+            self.do_enqueue(cpu, task, ENQ_REENQ);
+        }
+        self.kernel().run_kicks();
+        Switch { prev, next: None, waited_ns: 0, taken_from: None }
+    }
+
+    /// The higher class has done, and the CPU schedules.
+    pub fn return_cpu(&self, cpu: usize) -> Switch {
+        self.kernel().cpus[cpu].taken = false;
+        let next = self.pick_task(cpu, None);
+        self.switch_to(cpu, None, next)
     }
 
     /// `task_tick_scx()`

@@ -35,6 +35,8 @@ pub const ENQ_WAKEUP: u64 = 0x01;
 pub const ENQ_HEAD: u64 = 0x10;
 /// To the head of a local queue, and what runs there ends.
 pub const ENQ_PREEMPT: u64 = 1 << 32;
+/// `SCX_ENQ_REENQ`
+pub const ENQ_REENQ: u64 = 1 << 40;
 /// The task sleeps.
 pub const DEQ_SLEEP: u64 = 0x01;
 /// Only if the CPU is idle.
@@ -429,6 +431,11 @@ impl Scheduler {
     /// `ops.update_idle()`.
     pub fn update_idle(&self, cpu: usize, idle: bool) {
         op!(self, cpu, update_idle, (), cpu as i32, idle)
+    }
+
+    /// `ops.cpu_release()`.
+    pub fn cpu_release(&self, cpu: usize) {
+        op!(self, cpu, cpu_release, (), cpu as i32, std::ptr::null_mut())
     }
 
     /// `ops.set_weight()`.

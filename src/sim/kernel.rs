@@ -53,6 +53,8 @@ pub struct Cpu {
     pub exec_start_ns: u64,
     /// It looks for a task.
     pub in_balance: bool,
+    /// A higher scheduling class has it.
+    pub taken: bool,
 }
 
 /// The state of the simulated kernel.
@@ -77,6 +79,10 @@ pub struct Kernel {
     kicks: Vec<(usize, u64)>,
     /// What the scheduler reported, or did wrong: it ends the simulation.
     pub error: Option<String>,
+    /// The local queue of this CPU is to be queued anew, once the operation that asked for it is over.
+    pub reenqueue: Option<usize>,
+    /// Share of events that are lost, in 2^-32.
+    pub lose_events_q32: u64,
     /// Events for the agent.
     pub events: VecDeque<rl_event>,
     /// At most this many; more are lost, which the scheduler counts.
@@ -85,6 +91,8 @@ pub struct Kernel {
     pub record: Box<rl_event>,
     /// Random numbers for the scheduler.
     pub rng: Rng,
+    /// Those for faults: a fault must not change what the scheduler draws.
+    pub fault_rng: Rng,
     /// Where each CPU's last search of a mask ended: `distribute_cpu_mask_prev`.
     pub last_picked: Vec<usize>,
     /// Local queues by CPU, then the global one, then the scheduler's.
@@ -111,9 +119,12 @@ impl Kernel {
             rescheds: Vec::new(),
             kicks: Vec::new(),
             error: None,
+            reenqueue: None,
+            lose_events_q32: 0,
             events: VecDeque::new(),
             events_max,
             record: Box::default(),
+            fault_rng: rng.clone(),
             rng,
             last_picked: (0..n).collect(),
             dsqs: (0..=n).map(|_| Dsq::default()).collect(),

@@ -166,8 +166,11 @@ mod exported {
 
     #[unsafe(no_mangle)]
     extern "C" fn scx_bpf_reenqueue_local() -> u32 {
-        with((), |k| k.fail("scx_bpf_reenqueue_local(): the simulator knows no higher scheduling class yet"));
-        0
+        // How many are queued anew is not known yet; our scheduler does not ask.
+        with(0, |k| {
+            k.reenqueue = Some(k.this_cpu);
+            0
+        })
     }
 
     #[unsafe(no_mangle)]
@@ -233,7 +236,8 @@ mod exported {
     extern "C" fn sim_ring_reserve(bytes: u64) -> *mut c_void {
         with(std::ptr::null_mut(), |k| {
             let fits = bytes as usize == size_of::<rl_event>() && k.events.len() < k.events_max;
-            if fits { (&raw mut *k.record).cast() } else { std::ptr::null_mut() }
+            let lost = k.lose_events_q32 > 0 && k.fault_rng.below(1 << 32) < k.lose_events_q32;
+            if fits && !lost { (&raw mut *k.record).cast() } else { std::ptr::null_mut() }
         })
     }
 

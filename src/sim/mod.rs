@@ -15,7 +15,9 @@
 //! - [`regime`], [`contender`], [`trial`], [`ablation`]: balancers, fixed and learned, against each other, under loads
 //!   that differ in what a move costs
 //!
-//! What is left out: other scheduling classes (so cpu_release never comes), cgroups, CPU hotplug, bypass mode, the time
+//! - [`faults`]: what goes wrong on purpose
+//!
+//! What is left out: other scheduling classes (but that they take CPUs away, as a fault), cgroups, CPU hotplug, bypass mode, the time
 //! that the scheduler's own code takes, contention for locks, and that two CPUs do something at the same time: an
 //! operation of the scheduler is never interrupted, and sees the effects of all that began before.
 
@@ -25,6 +27,7 @@ pub mod contender;
 mod dsq;
 mod engine;
 mod ext;
+pub mod faults;
 mod ffi;
 mod idle;
 mod kernel;
@@ -66,6 +69,8 @@ pub struct SimConfig {
     pub starve_ns: u64,
     /// Decision events that are kept until somebody takes them; more are lost.
     pub events_max: usize,
+    /// What goes wrong.
+    pub faults: faults::Faults,
 }
 
 impl SimConfig {
@@ -78,6 +83,7 @@ impl SimConfig {
             seed,
             starve_ns: 5_000_000_000,
             events_max: 8_000,
+            faults: faults::Faults::default(),
         }
     }
 }

@@ -41,6 +41,15 @@ pub enum Event {
     },
     /// Does anybody starve?
     Watch,
+    /// A publication arrives.
+    Publish,
+    /// A higher scheduling class takes a CPU.
+    TakeCpu,
+    /// And gives it back.
+    ReturnCpu {
+        /// The CPU.
+        cpu: usize,
+    },
 }
 
 impl Event {
@@ -54,6 +63,9 @@ impl Event {
             Event::Arrive { source } => (5, source),
             Event::Change { index } => (6, index),
             Event::Watch => (7, 0),
+            Event::Publish => (8, 0),
+            Event::TakeCpu => (9, 0),
+            Event::ReturnCpu { cpu } => (10, cpu),
         };
         kind << 56 | number as u64
     }
