@@ -169,9 +169,11 @@ impl Contender {
     pub fn attach(&self, log: &Path, stop: &Stop) -> Result<Attached> {
         system::wait_detached()?;
         let Some((program, arguments)) = self.command.split_first() else { return Ok(Attached::Kernel) };
+        // Not read afterwards: the kernel counts a moment after it says that the scheduler is enabled.
+        let count = system::attach_count().map(|before| before + 1);
         let mut process = Process::spawn_logged(Command::new(program).args(arguments), &self.name, log)?;
         let ops = system::wait_attached(&mut process, stop, log, |_| true)?;
-        Ok(Attached::Scheduler { process, ops, count: system::attach_count(), log: log.to_owned() })
+        Ok(Attached::Scheduler { process, ops, count, log: log.to_owned() })
     }
 }
 
@@ -185,7 +187,7 @@ pub enum Attached {
         process: Process,
         /// Its name in the kernel.
         ops: String,
-        /// How many had been attached by then.
+        /// How many had been attached by then, itself included.
         count: Option<u64>,
         /// Where its words are.
         log: PathBuf,
