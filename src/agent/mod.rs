@@ -11,6 +11,7 @@
 //! 4. [`learner`]: the algorithm, with its [`hyper`]-parameters
 //! 5. [`quantise`]: the integers that BPF runs, and the guard before them
 //! 6. [`checkpoint`] and [`recording`]: the agent's state, and the stream that made it, on disk
+//! 7. [`ope`]: what another policy would have earned on that stream
 //!
 //! A restart happens at every checkpoint: the unfinished batch is given up and the optimisers begin anew, in the run that
 //! goes on exactly as in a run that resumes from the file. Hence "resumed equals uninterrupted" means: given the same
@@ -23,6 +24,7 @@ pub mod hyper;
 pub mod learner;
 pub mod metrics;
 pub mod network;
+pub mod ope;
 pub mod quantise;
 pub mod recording;
 pub mod reward;
