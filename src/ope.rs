@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `scx_rl ope`: what other policies would have earned in recorded runs. The estimates are made in [`crate::agent::ope`];
-//! here they get recordings and checkpoints, and are told.
+//! `scx_rl ope`: what other policies would have earned in recorded runs. The estimates are made in
+//! [`crate::agent::ope`]; here they get recordings and checkpoints, and are told.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,15 +25,18 @@ const KNOWN: &str = "logged, heuristic, stay, migrate, random";
 /// A recording holds decisions with the probability of the action that was taken, and what came of it. Weighing each by
 /// how much likelier another policy was to do the same tells, without running that policy, what a decision of its would
 /// have earned on average: the raw reward in ms, minus (wait + service beyond the usual), so higher is better. Three
-/// estimates, each with its 95 % confidence interval: IPS (inverse propensity scores), SNIPS (the same, self-normalised)
-/// and DR (doubly robust; the one to judge by). Then the difference of each policy to one of them. Where too few events
-/// carry a result, it says so instead of giving a number. Nothing is random.
+/// estimates, each with its 95 % confidence interval: IPS (inverse propensity scores), SNIPS (the same,
+/// self-normalised) and DR (doubly robust; the one to judge by). Then the difference of each policy to one of them.
+/// Where too few events carry a result, it says so instead of giving a number. Nothing is random.
 ///
-/// A POLICY is one of: logged (what acted in the recording), heuristic (the fixed rule), stay, migrate, random (a coin),
-/// FILE (a checkpoint, always its better action, as with --frozen), or FILE:learn (as with --learn, drawing its actions).
+/// A POLICY is one of: logged (what acted in the recording), heuristic (the fixed rule), stay, migrate, random (a
+/// coin), FILE (a checkpoint, always its better action, as with --frozen), or FILE:learn (as with --learn, drawing its
+/// actions).
 ///
-/// What it cannot tell: decisions share queues, and a policy in use would meet other queues than those in the log. A
-/// better estimate is a reason to try a policy, not to believe in it; that takes a comparison on the running machine.
+/// Record for minutes: a twentieth of the recordings should outlast the swings of the load, or intervals are too
+/// narrow. What it cannot tell: decisions share queues, and a policy in use would meet other queues than those in the
+/// log. A better estimate is a reason to try a policy, not to believe in it; that takes a comparison on the running
+/// machine.
 ///
 /// Examples:
 ///
@@ -208,7 +211,7 @@ impl Report {
         }
         out += &format!("\n{}\n", self.values());
         out += &format!(
-            "Mean reward of a decision in ms, with {:.0} % confidence intervals from {} blocks of time; higher is better.\n",
+            "Mean reward of a decision in ms (higher is better) with {:.0} % confidence intervals from {} blocks of time.\n",
             100.0 * self.confidence,
             self.blocks
         );
@@ -218,7 +221,7 @@ impl Report {
         if self.policies.len() > 1 {
             out += &format!("\n{}\n", self.differences());
             out += &format!(
-                "Reward beyond that of {}. At least: a {:.0} % bound from one side, by DR; above 0 the policy is better here.\n",
+                "Reward beyond that of {}. At least: a {:.0} % bound from one side, by DR; above 0 it is better here.\n",
                 self.against,
                 100.0 * self.confidence
             );
@@ -227,7 +230,7 @@ impl Report {
         if !shortages.is_empty() {
             out += &format!("\n{shortages}");
         }
-        out + "\nDecisions share queues, and a policy in use would meet others than these: a reason to try it, no proof.\n"
+        out + "\nDecisions share queues, and a policy in use would meet others: a reason to try it, no proof.\n"
     }
 
     fn values(&self) -> String {

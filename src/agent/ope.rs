@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Off-policy evaluation: what another policy would have earned, from events that one policy logged with the probabilities
-//! of its actions.
+//! Off-policy evaluation: what another policy would have earned, from events that one policy logged with the
+//! probabilities of its actions.
 //!
 //! ```text
 //! c = 2^sample_shift       decisions that the event stands for: sampling knows nothing of the outcome
@@ -16,20 +16,21 @@
 //! effective events = (sum c w)^2 / sum (c w)^2                               Kish 1965
 //! ```
 //!
-//! IPS is unbiased whatever the model and the rewards, and noisy. SNIPS is steadier and does not change with the zero point
-//! of rewards, at the price of a small bias. DR is as free of bias as IPS, and less noisy the better the model is: it is
-//! the one to judge by; the others are there so that a disagreement shows. All are ratios of sums; their intervals
-//! (interval.rs) come from blocks of contiguous events, because queues make neighbours alike. Nothing is random.
+//! IPS is unbiased whatever the model and the rewards, and noisy. SNIPS is steadier and does not change with the zero
+//! point of rewards, at the price of a small bias. DR is as free of bias as IPS, and less noisy the better the model
+//! is: it is the one to judge by; the others are there so that a disagreement shows. All are ratios of sums; their
+//! intervals (interval.rs) come from blocks of contiguous events, because queues make neighbours alike. Nothing is
+//! random.
 //!
 //! Weights are not clipped unless asked for. Rewards are minus costs, so a clipped weight hides cost: it would flatter
 //! exactly the policies that leave the logged one farthest behind. What bounds weights is the exploration floor of the
 //! log, and where few events carry a result, it is refused ([`Shortage`]).
 //!
-//! **What this cannot do.** It answers what one decision would have brought, all others left as they were. Decisions share
-//! queues: a policy that decides otherwise throughout also meets other queues, whose features and waits are not in the log
-//! (each unit's outcome depending on its own treatment alone, SUTVA, does not hold). Events that were censored or lost are
-//! missing, and not at random. So this is a gate before publication, cheap and quick; the true effect of a policy comes
-//! from switching between policies on the running machine.
+//! **What this cannot do.** It answers what one decision would have brought, all others left as they were. Decisions
+//! share queues: a policy that decides otherwise throughout also meets other queues, whose features and waits are not
+//! in the log (each unit's outcome depending on its own treatment alone, SUTVA, does not hold). Events that were
+//! censored or lost are missing, and not at random. So this is a gate before publication, cheap and quick; the true
+//! effect of a policy comes from switching between policies on the running machine.
 
 use std::ops::Range;
 
@@ -61,8 +62,8 @@ pub const FOLDS: usize = 5;
 pub const BLOCK_EVENTS_MIN: usize = 25;
 /// A result that fewer effective events than this carry is refused: ten for each block.
 pub const EFFECTIVE_MIN: f64 = 200.0;
-/// Weights have the mean 1. One that is farther off than this, and than [`MEAN_WEIGHT_ERRORS`] standard errors, shows that
-/// the log does not have what the policy needs.
+/// Weights have the mean 1. One that is farther off than this, and than [`MEAN_WEIGHT_ERRORS`] standard errors, shows
+/// that the log does not have what the policy needs.
 pub const MEAN_WEIGHT_SLACK: f64 = 0.05;
 /// See [`MEAN_WEIGHT_SLACK`]. Four: what chance does about once in a thousand times.
 pub const MEAN_WEIGHT_ERRORS: f64 = 4.0;
@@ -123,8 +124,8 @@ pub struct Settings {
     pub clip: Option<f64>,
     /// Blocks of time ([`BLOCKS`]).
     pub blocks: usize,
-    /// Strength of the regressions' ridge, in events (10): less than what a rare action brings in a usable log, enough for
-    /// features that never change.
+    /// Strength of the regressions' ridge, in events (10): less than what a rare action brings in a usable log, enough
+    /// for features that never change.
     pub ridge_events: f64,
 }
 
@@ -142,8 +143,8 @@ pub enum OpeError {
     Empty,
     /// Only events of deterministic policies.
     #[error(
-        "no action was drawn: {off_mode} events were decided with certainty (--heuristic or --frozen), which tells nothing \
-         of the other action; record with --learn, which draws every action with a logged probability"
+        "no action was drawn: {off_mode} events were decided with certainty (--heuristic or --frozen), which tells \
+         nothing of the other action; record with --learn, which draws every action with a logged probability"
     )]
     OffMode {
         /// Such events.
@@ -180,8 +181,8 @@ pub enum Shortage {
     },
     /// Few events carry the result.
     #[error(
-        "the weighted events are worth {effective:.0} equal ones, and {needed:.0} are needed: record for longer, or with a \
-         greater --explore-floor"
+        "the weighted events are worth {effective:.0} equal ones, and {needed:.0} are needed: record for longer, or \
+         with a greater --explore-floor"
     )]
     Effective {
         /// Effective events.
@@ -191,8 +192,8 @@ pub enum Shortage {
     },
     /// The weights do not have the mean 1.
     #[error(
-        "the mean weight is {mean:.3}, not 1: the log hardly has the actions that this policy takes (or --clip cuts too \
-         much); record for longer, or with a greater --explore-floor"
+        "the mean weight is {mean:.3}, not 1: the log hardly has the actions that this policy takes (or --clip cuts \
+         too much); record for longer, or with a greater --explore-floor"
     )]
     MeanWeight {
         /// Their mean.
@@ -200,8 +201,8 @@ pub enum Shortage {
     },
     /// The policies hardly ever differ.
     #[error(
-        "the two policies differ in what {effective:.0} events are worth, and {needed:.0} are needed: they are nearly the \
-         same here, or the log is too short"
+        "the two policies differ in what {effective:.0} events are worth, and {needed:.0} are needed: they are nearly \
+         the same here, or the log is too short"
     )]
     Difference {
         /// Effective events in which they differ.

@@ -11,8 +11,8 @@ use crate::policy::{
     RL_EV_CENSOR_AFFINITY, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EV_REDECIDED, RL_MIGRATE, RL_PROB_ONE, rl_event,
 };
 
-/// The loop logs at least one in 2^this decisions (`next_shift` in run.rs). An event that says otherwise would outweigh all
-/// others.
+/// The loop logs at least one in 2^this decisions (`next_shift` in run.rs). An event that says otherwise would outweigh
+/// all others.
 const SHIFT_MAX: u8 = 16;
 
 /// What is needed of an event.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Ratios of sums over events, and how sure they are although neighbours in time resemble each other.
 //!
-//! Every estimate here is a ratio of sums, `V = sum y / sum x`. To first order its error is a sum over events as well (the
-//! delta method for ratios: Cochran, "Sampling Techniques", 3rd ed. 1977, ch. 6; for importance weights Owen, "Monte Carlo
-//! theory, methods and examples", 2013, sec. 9.2), so it can be added up over blocks of contiguous events:
+//! Every estimate here is a ratio of sums, `V = sum y / sum x`. To first order its error is a sum over events as well
+//! (the delta method for ratios: Cochran, "Sampling Techniques", 3rd ed. 1977, ch. 6; for importance weights Owen,
+//! "Monte Carlo theory, methods and examples", 2013, sec. 9.2), so it can be added up over blocks of contiguous events:
 //!
 //! ```text
 //! psi(b)   = sum over events of block b of (y - V x) / sum x       adds up to zero over all blocks
@@ -11,9 +11,9 @@
 //! interval = V +- t(B - 1) * sqrt(variance)
 //! ```
 //!
-//! Events within a block may depend on each other in any way; blocks must be long enough to be nearly independent, as in
-//! the method of batch means. The difference of two estimates on the same events has the differences of their psi: what
-//! hit both cancels.
+//! Events within a block may depend on each other in any way; blocks must be long enough to be nearly independent, as
+//! in the method of batch means. The difference of two estimates on the same events has the differences of their psi:
+//! what hit both cancels.
 
 use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
 
@@ -110,7 +110,8 @@ pub(in crate::agent) fn student_t(p: f64, df: usize) -> f64 {
     (df as f64).sqrt() * low.tan()
 }
 
-/// P(|T| < sqrt(df) tan(angle)), exactly: Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4.
+/// P(|T| < sqrt(df) tan(angle)), exactly: Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and
+/// 26.7.4.
 fn within(angle: f64, df: usize) -> f64 {
     let (sin, cos) = angle.sin_cos();
     let odd = df % 2 == 1;

@@ -114,8 +114,8 @@ impl Model {
     }
 }
 
-/// For each event, the rewards to be expected of staying and of migrating, ms: from regressions on all events but those of
-/// its own fold. Folds are contiguous, so that an event's neighbours, which resemble it, are left out with it.
+/// For each event, the rewards to be expected of staying and of migrating, ms: from regressions on all events but those
+/// of its own fold. Folds are contiguous, so that an event's neighbours, which resemble it, are left out with it.
 pub(super) fn cross_fit(observations: &[Observation], folds: usize, ridge_events: f64) -> Vec<[f64; 2]> {
     let count = observations.len();
     // Masses around one, so that the ridge is in events.

@@ -10,9 +10,9 @@ const REPETITIONS: u64 = 200;
 /// 90 to 99 %. An interval of 95 % is outside of this once in several hundred such experiments.
 const HELD: std::ops::RangeInclusive<u64> = 180..=198;
 
-/// A machine that is quiet or busy by turns. In each state one of 32 situations comes up; waits are exponential, so their
-/// spread is their mean, which depends on the situation in a way that the model of DR does not know. When busy, waits are
-/// longer and one in four decisions is logged.
+/// A machine that is quiet or busy by turns. In each state one of 32 situations comes up; waits are exponential, so
+/// their spread is their mean, which depends on the situation in a way that the model of DR does not know. When busy,
+/// waits are longer and one in four decisions is logged.
 struct Bandit {
     /// Quiet, then busy.
     situations: [Vec<Features>; 2],
