@@ -22,28 +22,29 @@ const KNOWN: &str = "logged, heuristic, stay, migrate, random";
 
 /// What other policies would have earned in recorded runs: off-policy evaluation.
 ///
-/// A recording holds decisions with the probability of the action that was taken, and what came of it. Weighing each by
-/// how much likelier another policy was to do the same tells, without running that policy, what a decision of its would
-/// have earned on average: the raw reward in ms, minus (wait + service beyond the usual), so higher is better. Three
-/// estimates, each with its 95 % confidence interval: IPS (inverse propensity scores), SNIPS (the same,
-/// self-normalised) and DR (doubly robust; the one to judge by). Then the difference of each policy to one of them.
-/// Where too few events carry a result, it says so instead of giving a number. Nothing is random.
+/// A recording holds decisions with the probability of the action that was taken, and what came of
+/// it. Weighing each by how much likelier another policy was to do the same tells, without running
+/// that policy, what a decision of its would have earned on average: the raw reward in ms, minus
+/// (wait + service beyond the usual), so higher is better. Three estimates, each with its 95 %
+/// confidence interval: IPS (inverse propensity scores), SNIPS (the same, self-normalised) and DR
+/// (doubly robust; the one to judge by). Then the difference of each policy to one of them. Where too
+/// few events carry a result, it says so instead of giving a number. Nothing is random.
 ///
-/// A POLICY is one of: logged (what acted in the recording), heuristic (the fixed rule), stay, migrate, random (a
-/// coin), FILE (a checkpoint, always its better action, as with --frozen), or FILE:learn (as with --learn, drawing its
-/// actions).
+/// A POLICY is one of: logged (what acted in the recording), heuristic (the fixed rule), stay,
+/// migrate, random (a coin), FILE (a checkpoint, always its better action, as with --frozen), or
+/// FILE:learn (as with --learn, drawing its actions).
 ///
-/// Record for minutes: a twentieth of the recordings should outlast the swings of the load, or intervals are too
-/// narrow. What it cannot tell: decisions share queues, and a policy in use would meet other queues than those in the
-/// log. A better estimate is a reason to try a policy, not to believe in it; that takes a comparison on the running
-/// machine.
+/// Record for minutes: a twentieth of the recordings should outlast the swings of the load, or
+/// intervals are too narrow. What it cannot tell: decisions share queues, and a policy in use would
+/// meet other queues than those in the log. A better estimate is a reason to try a policy, not to
+/// believe in it; that takes a comparison on the running machine.
 ///
 /// Examples:
 ///
 ///   scx_rl --learn --record run.rec --duration 300     a recording
 ///   scx_rl ope run.rec                                 the rules against what acted
 ///   scx_rl ope run.rec --policy latest.safetensors     was it worth learning?
-///   scx_rl ope a.rec b.rec --policy new.safetensors --policy new.safetensors:learn --against heuristic
+///   scx_rl ope a.rec b.rec --policy new.safetensors:learn --against heuristic
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct OpeArgs {
@@ -282,7 +283,8 @@ impl Report {
 
 /// The three estimates, or that there is not enough for them.
 fn cells(estimates: &std::result::Result<Estimates, Shortage>) -> [String; 3] {
-    let cell = |e: &Estimate| format!("{:.3} [{:.3}, {:.3}]", e.value_ms, e.low_ms, e.high_ms);
+    // Intervals are symmetric.
+    let cell = |e: &Estimate| format!("{:.3} +- {:.3}", e.value_ms, e.high_ms - e.value_ms);
     match estimates {
         Ok(Estimates { ips, snips, dr }) => [ips, snips, dr].map(cell),
         Err(_) => ["not enough"; 3].map(String::from),
