@@ -37,13 +37,14 @@ const KNOWN: &str = "logged, heuristic, stay, migrate, random";
 /// Record for minutes: a twentieth of the recordings should outlast the swings of the load, or
 /// intervals are too narrow. What it cannot tell: decisions share queues, and a policy in use would
 /// meet other queues than those in the log. A better estimate is a reason to try a policy, not to
-/// believe in it; that takes a comparison on the running machine.
+/// believe in it; that takes a comparison on the running machine. And a policy that was trained on
+/// the recording looks better than it is: judge it by a later one.
 ///
 /// Examples:
 ///
 ///   scx_rl --learn --record run.rec --duration 300     a recording
 ///   scx_rl ope run.rec                                 the rules against what acted
-///   scx_rl ope run.rec --policy latest.safetensors     was it worth learning?
+///   scx_rl ope later.rec --policy ckpt.safetensors     was it worth learning?
 ///   scx_rl ope a.rec b.rec --policy new.safetensors:learn --against heuristic
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]

@@ -28,9 +28,11 @@
 //!
 //! **What this cannot do.** It answers what one decision would have brought, all others left as they were. Decisions
 //! share queues: a policy that decides otherwise throughout also meets other queues, whose features and waits are not
-//! in the log (each unit's outcome depending on its own treatment alone, SUTVA, does not hold). Events that were
-//! censored or lost are missing, and not at random. So this is a gate before publication, cheap and quick; the true
-//! effect of a policy comes from switching between policies on the running machine.
+//! in the log (each unit's outcome depending on its own treatment alone, SUTVA, does not hold), and the wait that a move
+//! puts onto others is in nobody's reward. Events that were censored or lost are missing, and not at random. A policy
+//! that was trained on these very events fits their noise, and looks better than it is. So this is a gate before
+//! publication, cheap and quick; the true effect of a policy comes from switching between policies on the running
+//! machine.
 
 use std::ops::Range;
 
@@ -255,7 +257,7 @@ pub struct Difference {
 }
 
 /// The difference of two policies on these events, in the order of the stream; for a gate: publish where
-/// `estimates.dr.at_least_ms` is not below what may be lost.
+/// `estimates.dr.at_least_ms` is not below what may be lost. The candidate must not have been trained on them.
 ///
 /// # Errors
 /// When no event can be used, or a setting is out of range. That there are too few is in the result.
