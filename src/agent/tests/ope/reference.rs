@@ -23,7 +23,7 @@ fn events() -> Vec<rl_event> {
         let migrate = random.next() < p_migrate_q16;
         let sample_shift = (random.next() % 3) as u8;
         let queue_ns = 20_000 * x[2] + if migrate { 15_000 * x[3] } else { 30_000 * x[4] };
-        let starved_ns = if number % 37 == 0 { 80 * MS } else { 0 };
+        let starved_ns = if number.is_multiple_of(37) { 80 * MS } else { 0 };
         let wait_ns = MS + queue_ns + 30 * u64::from(random.next()) + starved_ns;
         let service_ns = 45 * u64::from(random.next());
         let action = u8::from(migrate);
