@@ -52,6 +52,7 @@ pub enum Command {
     Checkpoint(CheckpointCommand),
     /// Learn offline from a recording, exactly as the recorded run did, and write the checkpoint that results.
     Replay(ReplayArgs),
+    Ope(crate::ope::OpeArgs),
     Runqlat(crate::runqlat::RunqlatArgs),
     /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed).
     Bench(crate::bench::BenchArgs),
@@ -171,7 +172,7 @@ pub struct Opts {
     #[clap(long, value_name = "P", default_value_t = 0.001, value_parser = floor, help_heading = "Learning")]
     pub explore_floor: f64,
 
-    /// Write every event to this file, to learn from offline (`scx_rl replay`).
+    /// Write every event to this file, to learn from offline (`scx_rl replay`), or to judge policies by (`scx_rl ope`).
     #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub record: Option<PathBuf>,
 
@@ -307,7 +308,7 @@ fn not_negative(s: &str) -> Result<f64, String> {
     if s == "0" { Ok(0.0) } else { positive(s) }
 }
 
-fn floor(s: &str) -> Result<f64, String> {
+pub(crate) fn floor(s: &str) -> Result<f64, String> {
     match s.parse::<f64>() {
         Ok(v) if (0.0..=0.5).contains(&v) => Ok(v),
         _ => Err(format!("{s:?} is not a probability between 0 and 0.5")),

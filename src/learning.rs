@@ -16,7 +16,7 @@ use crate::agent::publishing::Publishing;
 use crate::agent::{Agent, Environment, Hyper, Origin};
 use crate::cli::Opts;
 use crate::kernel::scheduler::Counters;
-use crate::policy::{RL_CNT_burst_sum_ns, RL_CNT_bursts, RL_CNT_wait_sum_ns, RL_PROB_ONE, host, rl_event};
+use crate::policy::{RL_CNT_burst_sum_ns, RL_CNT_bursts, RL_CNT_wait_sum_ns, host, probability_q16, rl_event};
 use crate::{kernel, process};
 
 /// Name of the newest checkpoint in the checkpoint folder.
@@ -79,7 +79,7 @@ impl Learning {
                 opts.checkpoint_dir.display()
             );
         }
-        let floor_q16 = (opts.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
+        let floor_q16 = probability_q16(opts.explore_floor);
         let guard = (!opts.no_guard).then(|| Guard::new(Limits::default(), opts.seed, 0));
         let publishing = Publishing::new(&agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(opts.seed))?;
         let learning = Self {

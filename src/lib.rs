@@ -13,9 +13,9 @@
 //!
 //! [`sim`] runs the scheduler's C on a simulated machine instead of a kernel, and is an [`agent::Environment`] like it.
 //!
-//! Around it: [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`progs`] that of
-//! loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole
-//! thing there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
+//! Around it: [`ope`] evaluates policies on recordings, [`runqlat`] measures any scheduler by one yardstick, [`bench`] the
+//! cost of a decision, [`progs`] that of loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has
+//! sched_ext; [`demo`] runs the whole thing there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
 
 pub mod agent;
 pub mod bench;
@@ -24,6 +24,7 @@ pub mod demo;
 pub mod kernel;
 pub mod lab;
 pub mod learning;
+pub mod ope;
 pub mod policy;
 pub mod process;
 pub mod progs;

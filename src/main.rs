@@ -12,7 +12,7 @@ use scx_rl::agent::recording::{self, Reader};
 use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
-use scx_rl::{bench, demo, kernel, learning, progs, run, runqlat, sim, stats, suite, verifier, vm};
+use scx_rl::{bench, demo, kernel, learning, ope, progs, run, runqlat, sim, stats, suite, verifier, vm};
 use scx_utils::build_id;
 use simplelog::{ColorChoice, TerminalMode};
 
@@ -41,6 +41,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
             }
         }
         Some(Command::Replay(args)) => replay(&args)?,
+        Some(Command::Ope(args)) => ope::run(&args)?,
         Some(Command::Runqlat(args)) => runqlat::run(args)?,
         Some(Command::Bench(args)) => bench::run(&args)?,
         Some(Command::Verifier(args)) => verifier::run(&args)?,

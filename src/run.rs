@@ -24,7 +24,7 @@ use crate::policy::{
     RL_CNT_events_censored, RL_CNT_events_dropped, RL_CNT_events_sampled, RL_CNT_migrated_llc, RL_CNT_migrated_node,
     RL_CNT_migrated_numa, RL_CNT_migrated_smt, RL_CNT_overrides, RL_CNT_pull_decisions, RL_CNT_pull_migrated,
     RL_CNT_runs, RL_CNT_torn_retries, RL_CNT_wait_sum_ns, RL_CNT_wake_decisions, RL_CNT_wake_migrated, RL_MODE_FROZEN,
-    RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_PROB_ONE, rl_event, rl_weights,
+    RL_MODE_HEURISTIC, RL_MODE_RANDOM, probability_q16, rl_event, rl_weights,
 };
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
@@ -126,7 +126,7 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
             (None, None) if balancer == Balancer::Random => (rl_weights::default(), RL_MODE_RANDOM),
             (None, None) => (rl_weights::default(), RL_MODE_HEURISTIC),
         };
-        let floor_q16 = (opts.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
+        let floor_q16 = probability_q16(opts.explore_floor);
         if !run.once(&domains, &Publication { mode, floor_q16, rule: rule.numbers(), weights }, signals)? {
             break;
         }

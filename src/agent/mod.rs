@@ -13,6 +13,7 @@
 //! 6. [`imitation`]: a start from the fixed rule instead of from nothing
 //! 7. [`guard`]: how much of the time the policy may decide; [`publishing`]: what is published when
 //! 8. [`checkpoint`] and [`recording`]: the agent's state, and the stream that made it, on disk
+//! 9. [`ope`]: what another policy would have earned on that stream
 //!
 //! A restart happens at every checkpoint: the unfinished batch is given up and the optimisers begin anew, in the run that
 //! goes on exactly as in a run that resumes from the file. Hence "resumed equals uninterrupted" means: given the same
@@ -27,6 +28,7 @@ pub mod imitation;
 pub mod learner;
 pub mod metrics;
 pub mod network;
+pub mod ope;
 pub mod publishing;
 pub mod quantise;
 pub mod recording;

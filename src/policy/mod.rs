@@ -11,3 +11,8 @@ pub mod host;
 pub mod rule;
 
 pub use bindings::*;
+
+/// A probability, 0 to 1, as the nearest integer out of `RL_PROB_ONE`.
+pub fn probability_q16(p: f64) -> u32 {
+    (p * f64::from(RL_PROB_ONE)).round() as u32
+}

@@ -18,7 +18,7 @@ use crate::agent::publishing::Publishing;
 use crate::agent::{Agent, Environment, Hyper};
 use crate::kernel::slots::Publication;
 use crate::learning::guard_counts;
-use crate::policy::{RL_PROB_ONE, rl_event};
+use crate::policy::{probability_q16, rl_event};
 use crate::run::next_shift;
 
 /// The agent looks for events that often, simulated ns.
@@ -90,7 +90,7 @@ struct Pupil<'a> {
 impl<'a> Pupil<'a> {
     /// An agent that is about to learn under this setting, in a simulation that begins now.
     fn new(agent: &'a mut Agent, setting: &Setting, seed: u64) -> Result<Self> {
-        let floor_q16 = (setting.explore_floor * f64::from(RL_PROB_ONE)).round() as u32;
+        let floor_q16 = probability_q16(setting.explore_floor);
         let guard = setting.guard.clone().map(|limits| Guard::new(limits, seed, 0));
         let publishing = Publishing::new(agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(seed))?;
         let events_per_s = setting.events_per_s;

@@ -18,7 +18,7 @@ mod bpf_cost;
 mod cell;
 mod contender;
 mod summary;
-mod table;
+pub(crate) mod table;
 mod workload;
 
 use cell::{Cell, Job};

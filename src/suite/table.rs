@@ -10,7 +10,7 @@ use super::{Summary, bpf_cost};
 use crate::lab::statistics::Estimate;
 
 /// A Markdown table: the first row is the header, the first column is text, the others are right-aligned.
-fn markdown(rows: &[Vec<String>]) -> String {
+pub fn markdown(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)

@@ -56,6 +56,7 @@ fn help_says_the_essentials() {
         "[default: ",
         "checkpoint",
         "replay",
+        "\n  ope ",
         "runqlat",
     ]);
 }
@@ -201,6 +202,8 @@ fn output_that_cannot_be_written_is_told() {
         &["checkpoint", "show", &checkpoint],
         &["checkpoint", "show", &checkpoint, "--json"],
         &["replay", &recording, "--checkpoint", &out],
+        &["ope", &recording],
+        &["ope", &recording, "--json"],
     ] {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         run_with_stdout(Command::new(BINARY).args(args).stdout(full), &folder).fails(1, &["No space left on device"]);

@@ -7,6 +7,7 @@ mod checkpoint;
 mod common;
 mod flags;
 mod machine;
+mod ope;
 mod replay;
 
 use std::fs::File;

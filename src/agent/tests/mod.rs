@@ -4,6 +4,7 @@
 mod checkpoint;
 mod learning;
 mod numerics;
+mod ope;
 mod recording;
 
 use rand::{Rng, SeedableRng};
