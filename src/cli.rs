@@ -61,6 +61,7 @@ pub enum Command {
     Suite(crate::suite::SuiteArgs),
     Progs(crate::progs::ProgsArgs),
     Sim(crate::sim::command::SimArgs),
+    Locality(crate::locality::LocalityArgs),
 }
 
 /// What can be done with a checkpoint.
