@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 
 use super::worker::World;
@@ -117,9 +115,13 @@ impl World for Desk<'_> {
     }
 
     fn cpu_ns(&mut self) -> u64 {
-        let us = getrusage(UsageWho::RUSAGE_THREAD)
-            .map_or(0, |usage| usage.user_time().num_microseconds() + usage.system_time().num_microseconds());
-        us.max(0) as u64 * 1_000
+        // Not getrusage: what that tells is as old as the last tick.
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: time outlives the call.
+        if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
+            return 0;
+        }
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
     }
 }
 
@@ -181,15 +183,18 @@ mod tests {
     fn work_takes_as_long_as_it_says_at_least() {
         let host = Host::new(Vec::new(), calibrate().unwrap());
         let mut desk = Desk::new(&host, 0);
-        let times_us: Vec<u128> = (0..20)
+        let times_us: Vec<(u128, u64)> = (0..20)
             .map(|_| {
-                let begin = Instant::now();
+                let (begin, cpu_ns) = (Instant::now(), desk.cpu_ns());
                 desk.work(1_000_000);
-                begin.elapsed().as_micros()
+                let cpu_us = (desk.cpu_ns() - cpu_ns) / 1_000;
+                (begin.elapsed().as_micros(), cpu_us)
             })
             .collect();
         // Wide, because the machine may have been busier during the calibration than now, or the other way round.
-        assert!(times_us.iter().min().is_some_and(|&us| (300..20_000).contains(&us)), "{times_us:?}");
+        assert!(times_us.iter().min().is_some_and(|&(us, _)| (300..20_000).contains(&us)), "{times_us:?}");
+        // CPU time is exact, not as of the last tick.
+        assert!(times_us.iter().all(|&(us, cpu_us)| cpu_us >= 300 && u128::from(cpu_us) <= us), "{times_us:?}");
         assert_eq!(desk.llc(), None, "an unknown CPU is in no cache");
         assert!(cpus().unwrap() >= 1);
     }

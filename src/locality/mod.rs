@@ -333,6 +333,7 @@ mod tests {
         assert_eq!(group.backlog_at_begin + sum.arrived, group.bursts + group.backlog_at_end);
         // Every move costs, and nothing else; who has no cost pays nothing.
         assert_eq!(tallies[0].costs, tallies[0].llc_changes);
+        assert!(tallies[0].cost_cpu_ns >= tallies[0].costs * 30_000, "100 us each: {tallies:?}");
         assert_eq!((tallies[1].costs, tallies[1].cost_cpu_ns), (0, 0));
     }
 
