@@ -65,6 +65,7 @@ pub enum Command {
     Sim(crate::sim::command::SimArgs),
     #[command(subcommand)]
     Ablation(crate::sim::ablation::AblationCommand),
+    Locality(crate::locality::LocalityArgs),
 }
 
 /// What can be done with a checkpoint.

@@ -16,6 +16,7 @@
 //! Around it: [`ope`] evaluates policies on recordings, [`runqlat`] measures any scheduler by one yardstick, [`bench`] the
 //! cost of a decision, [`progs`] that of loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has
 //! sched_ext; [`demo`] runs the whole thing there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
+//! [`locality`] is a workload to which moves cost something, also on an emulated machine.
 
 pub mod agent;
 pub mod bench;
@@ -24,6 +25,7 @@ pub mod demo;
 pub mod kernel;
 pub mod lab;
 pub mod learning;
+pub mod locality;
 pub mod ope;
 pub mod policy;
 pub mod process;

@@ -12,7 +12,9 @@ use scx_rl::agent::recording::{self, Reader};
 use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
-use scx_rl::{bench, demo, kernel, learning, ope, progs, run, runqlat, sim, stats, suite, verifier, vm};
+use scx_rl::{
+    bench, demo, kernel, learning, locality, ope, progs, run, runqlat, sim, stats, suite, verifier, vm,
+};
 use scx_utils::build_id;
 use simplelog::{ColorChoice, TerminalMode};
 
@@ -50,6 +52,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
         Some(Command::Progs(args)) => progs::run(&args)?,
         Some(Command::Sim(args)) => sim::command::run(&args)?,
         Some(Command::Ablation(command)) => sim::ablation::run(&command)?,
+        Some(Command::Locality(args)) => locality::run(&args)?,
         Some(Command::Vm(args)) => {
             let code = vm::run(&args)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));

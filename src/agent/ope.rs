@@ -50,6 +50,7 @@ pub(in crate::agent) mod interval;
 mod model;
 
 pub use events::{Counts, Log};
+pub(super) use interval::student_t;
 pub use interval::{CONFIDENCE, Estimate};
 
 use events::Observation;
@@ -105,7 +106,7 @@ impl Policy {
     }
 
     fn slot(mode: rl_mode, weights: rl_weights, floor_q16: u32) -> Self {
-        Self::Slot(Box::new(rl_slot { mode, floor_q16, weights, ..Default::default() }))
+        Self::Slot(Box::new(rl_slot { mode, floor_q16, weights, rule: host::default_rule(), ..Default::default() }))
     }
 
     /// Probability of migrating, out of `RL_PROB_ONE`.

@@ -112,7 +112,7 @@ impl Sim {
             let task = self.ext.add_task(&spec.name, spec.weight, &Cpumask::of(allowed), cpu)?;
             let work_ns = match spec.role {
                 Role::Hog => ENDLESS,
-                Role::Batch { run_ns, .. } | Role::Spin { run_ns } => self.rng.exponential(run_ns),
+                Role::Batch { run_ns, .. } | Role::Spin { run_ns } => spec.work.draw(&mut self.rng, run_ns),
                 Role::Serve { .. } => START_WORK_NS,
             };
             let mut new = Task::new(spec);
@@ -172,7 +172,8 @@ impl Sim {
 
     /// Give a task random work with this mean, ns.
     fn give_work(&mut self, task: usize, mean_ns: u64) {
-        self.tasks[task].set_work(self.rng.exponential(mean_ns));
+        let work_ns = self.tasks[task].spec.work.draw(&mut self.rng, mean_ns);
+        self.tasks[task].set_work(work_ns);
     }
 
     /// The scheduler: its counters, and how it samples.
@@ -351,7 +352,7 @@ impl Sim {
         }
         let task = &mut self.tasks[next];
         let moved = task.warmth.llc(&self.machine).is_some_and(|llc| llc != self.machine.places[cpu].llc);
-        let refill_ns = task.warmth.refill_ns(&self.machine, cpu, task.spec.working_set_kib, self.now_ns);
+        let refill_ns = task.refill_ns(&self.machine, cpu, self.now_ns);
         let llc_of = |cpu: usize| self.machine.places[cpu].llc;
         let taken = switch.taken_from.is_some_and(|from| llc_of(from) != llc_of(cpu));
         let take_ns = if taken { self.machine.costs.take_ns } else { 0 };

@@ -103,6 +103,16 @@ impl Default for Costs {
     }
 }
 
+/// What a task pays when its data is not where it runs, stated instead of derived from a working set and [`Costs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MoveCost {
+    /// Each time that it runs in another last-level cache than the time before, ns at full speed.
+    pub ns: u64,
+    /// And, wherever it runs, when it comes back to a CPU after so long, ns: others have pushed its data out by then.
+    /// None: they never do.
+    pub forget_ns: Option<u64>,
+}
+
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -171,6 +181,15 @@ impl Warmth {
         self.llcs.push((llc, now_ns));
     }
 
+    /// What a task with a stated cost pays because it now runs on a CPU, ns: all of it or nothing. Nothing when it runs
+    /// for the first time.
+    pub fn stated_ns(&self, machine: &Machine, cpu: usize, cost: MoveCost, now_ns: u64) -> u64 {
+        let Some((last_cpu, left_ns)) = self.last else { return 0 };
+        let moved = machine.places[cpu].llc != machine.places[last_cpu].llc;
+        let forgotten = cost.forget_ns.is_some_and(|after_ns| now_ns - left_ns >= after_ns);
+        if moved || forgotten { cost.ns } else { 0 }
+    }
+
     /// How much longer a task with a working set takes because it now runs on a CPU, ns. Nothing when it runs for the
     /// first time: its data is new wherever it is.
     pub fn refill_ns(&self, machine: &Machine, cpu: usize, working_set_kib: u64, now_ns: u64) -> u64 {
@@ -232,5 +251,23 @@ mod tests {
         let mut back = warmth.clone();
         back.left(&machine, 4, 1_200_000);
         assert!(back.refill_ns(&machine, 0, 256, 1_300_000) < at(4, 256, 2), "the old cache still has it");
+    }
+
+    #[test]
+    fn a_stated_cost_is_paid_in_full_or_not_at_all() {
+        let places = Shape { cpus: 16, llcs: 4, nodes: 2, threads: 2 }.places().unwrap();
+        let machine = Machine::new(places, Costs::default()).unwrap();
+        let mut warmth = Warmth::default();
+        let never = MoveCost { ns: 777, forget_ns: None };
+        let soon = MoveCost { forget_ns: Some(5_000), ..never };
+        assert_eq!(warmth.stated_ns(&machine, 9, soon, 1 << 40), 0, "first run");
+        warmth.left(&machine, 0, 1_000_000);
+        // CPUs 0 to 3 share a cache; neither distance nor time matter beside that.
+        let paid = [0, 3, 4, 8, 15].map(|cpu| warmth.stated_ns(&machine, cpu, never, 1 << 40));
+        assert_eq!(paid, [0, 0, 777, 777, 777]);
+        let paid = [0, 4_999, 5_000].map(|away_ns| warmth.stated_ns(&machine, 1, soon, 1_000_000 + away_ns));
+        assert_eq!(paid, [0, 0, 777], "in the same cache, but forgotten");
+        warmth.left(&machine, 4, 2_000_000);
+        assert_eq!(warmth.stated_ns(&machine, 0, never, 2_000_001), 777, "the cache before the last is another one");
     }
 }

@@ -9,7 +9,8 @@
 //!   variables; all of them are reset when one is loaded
 //! - `kernel`, `dsq`, `idle`: the state of the simulated kernel; `kfuncs`: what the scheduler calls
 //! - `ext`: when the kernel calls the scheduler, after kernel/sched/ext.c
-//! - [`machine`]: topology, costs, warm caches; [`workload`]: what tasks do
+//! - [`machine`]: topology, costs, warm caches; [`workload`]: what tasks do; [`locality`]: the workload that a real
+//!   kernel can run, too
 //! - [`Sim`] (`engine`, `queue`, `work`): time
 //! - [`report`], `trace`, [`command`]: what it tells, and `scx_rl sim`
 //! - [`regime`], [`contender`], [`trial`], [`ablation`]: balancers, fixed and learned, against each other, under loads
@@ -32,11 +33,12 @@ mod ffi;
 mod idle;
 mod kernel;
 mod kfuncs;
+pub mod locality;
 pub mod machine;
 mod queue;
 pub mod regime;
 pub mod report;
-mod rng;
+pub(crate) mod rng;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -117,7 +117,7 @@ impl Regime {
             let share = f64::from(self.load_percent) / 100.0 / TASKS_PER_CPU as f64;
             let sleep_ns = (run_ns as f64 * (1.0 / share - 1.0)) as u64;
             let role = Role::Batch { run_ns, sleep_ns };
-            workload.add(1, &TaskSpec { name: "burst".into(), weight: 100, allowed: None, working_set_kib, role });
+            workload.add(1, &TaskSpec { name: "burst".into(), working_set_kib, role, ..TaskSpec::default() });
         }
         workload
     }

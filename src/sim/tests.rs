@@ -89,7 +89,7 @@ fn a_changed_weight_changes_the_share() {
 #[test]
 fn nobody_runs_where_it_may_not() {
     let mut workload = Workload::mixed(8, 0.7);
-    let hog = TaskSpec { name: "odd".into(), weight: 100, allowed: None, working_set_kib: 0, role: Role::Hog };
+    let hog = TaskSpec { name: "odd".into(), ..TaskSpec::default() };
     let odd = workload.add(3, &TaskSpec { allowed: Some(vec![1, 3, 5, 7]), ..hog.clone() });
     let far = workload.add(2, &TaskSpec { name: "far".into(), allowed: Some(vec![6, 7]), ..hog });
     // While they wait and while they run; a task starts on a random CPU of its own.
@@ -109,7 +109,8 @@ fn nobody_runs_where_it_may_not() {
 fn a_pinned_task_stays() {
     let mut workload = Workload::mixed(8, 0.9);
     let role = Role::Batch { run_ns: 2 * MS, sleep_ns: 3 * MS };
-    let spec = TaskSpec { name: "pinned".into(), weight: 100, allowed: Some(vec![5]), working_set_kib: 64, role };
+    let allowed = Some(vec![5]);
+    let spec = TaskSpec { name: "pinned".into(), allowed, working_set_kib: 64, role, ..TaskSpec::default() };
     let pinned = workload.add(1, &spec).start;
     let mut sim = sim(&SimConfig::new(shape(8, 4), 1), workload, Balancer::Greedy);
     sim.run_for(1_000 * MS).unwrap();
@@ -188,13 +189,7 @@ fn large_machines_run() {
 #[test]
 fn nonsense_is_refused() {
     let mut workload = Workload::default();
-    workload.tasks.push(TaskSpec {
-        name: "nowhere".into(),
-        weight: 100,
-        allowed: Some(vec![9]),
-        working_set_kib: 0,
-        role: Role::Hog,
-    });
+    workload.tasks.push(TaskSpec { name: "nowhere".into(), allowed: Some(vec![9]), ..TaskSpec::default() });
     let publication = Balancer::Heuristic.publication();
     let error = Sim::new(&SimConfig::new(shape(4, 2), 1), workload, &publication).err().unwrap();
     assert!(error.to_string().contains("CPUs that do not exist"), "{error}");
@@ -207,7 +202,7 @@ fn nonsense_is_refused() {
 fn yields_give_way() {
     let mut workload = Workload::default();
     let role = Role::Spin { run_ns: 900_000 };
-    let spec = TaskSpec { name: "spin".into(), weight: 100, allowed: None, working_set_kib: 0, role };
+    let spec = TaskSpec { name: "spin".into(), role, ..TaskSpec::default() };
     let spinner = workload.add(1, &spec).start;
     let hog = workload.hogs(1, 100, 0).start;
     let mut sim = sim(&SimConfig::new(shape(1, 1), 1), workload, Balancer::Heuristic);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What tasks and CPUs do between two events: work, and what it costs to get at it.
 
-use super::machine::Warmth;
+use super::machine::{Machine, Warmth};
 use super::workload::TaskSpec;
 
 /// Full speed. Work is counted in 256ths of what a CPU does in a nanosecond at full speed: so nothing is rounded when a
@@ -110,6 +110,14 @@ impl Task {
     /// How long its work takes on a CPU of this speed, ns; none: for ever.
     pub fn needs_ns(&self, speed_q8: u64) -> Option<u64> {
         (self.work_q8 != ENDLESS).then(|| (self.overhead_q8 + self.work_q8).div_ceil(speed_q8.max(1)))
+    }
+
+    /// What it takes to get at its data because it is now put on a CPU, ns at full speed.
+    pub fn refill_ns(&self, machine: &Machine, cpu: usize, now_ns: u64) -> u64 {
+        match self.spec.move_cost {
+            Some(cost) => self.warmth.stated_ns(machine, cpu, cost, now_ns),
+            None => self.warmth.refill_ns(machine, cpu, self.spec.working_set_kib, now_ns),
+        }
     }
 
     /// It was put on a CPU.

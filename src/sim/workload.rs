@@ -1,10 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What the tasks of the simulated machine do. All times that are said to be means are drawn from exponential
-//! distributions, from the seed.
+//! distributions, from the seed; a task's work from that which it names.
 
 use std::collections::VecDeque;
 
 use anyhow::{Result, ensure};
+
+use super::machine::MoveCost;
+use super::rng::Rng;
+
+/// How what is drawn varies around its mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Distribution {
+    /// All are equal
+    Fixed,
+    /// Many are short, few are long, as requests that do not depend on each other are
+    #[default]
+    Exponential,
+    /// Nine of ten take half of the mean, the tenth eleven times as long as those
+    Bimodal,
+}
+
+impl Distribution {
+    /// One draw, at least 1, in the unit of the mean.
+    pub(crate) fn draw(self, rng: &mut Rng, mean: u64) -> u64 {
+        let drawn = match self {
+            Distribution::Fixed => mean,
+            Distribution::Exponential => rng.exponential(mean),
+            Distribution::Bimodal => mean / 2 * if rng.below(10) == 0 { 11 } else { 1 },
+        };
+        drawn.max(1)
+    }
+}
 
 /// What a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +73,27 @@ pub struct TaskSpec {
     pub allowed: Option<Vec<usize>>,
     /// How much data it works on, KiB.
     pub working_set_kib: u64,
+    /// What a change of its last-level cache costs it, where that is stated: then its working set costs nothing.
+    pub move_cost: Option<MoveCost>,
+    /// How its work varies around the mean that its role says.
+    pub work: Distribution,
     /// What it does.
     pub role: Role,
+}
+
+impl Default for TaskSpec {
+    /// A hog of nice 0 that may run anywhere and has no data.
+    fn default() -> Self {
+        Self {
+            name: "task".into(),
+            weight: 100,
+            allowed: None,
+            working_set_kib: 0,
+            move_cost: None,
+            work: Distribution::default(),
+            role: Role::Hog,
+        }
+    }
 }
 
 /// Requests from outside, at random times that do not depend on each other.
@@ -94,19 +141,19 @@ impl Workload {
         let inbox = self.inboxes;
         self.inboxes += 1;
         let role = Role::Serve { inbox, work_ns, next: None };
-        self.add(workers, &TaskSpec { name: "server".into(), weight: 100, allowed: None, working_set_kib, role });
+        self.add(workers, &TaskSpec { name: "server".into(), working_set_kib, role, ..TaskSpec::default() });
         self.sources.push(Source { inbox, interval_ns: interval_ns(per_s) });
     }
 
     /// Tasks that run, sleep, and run again.
     pub fn batch(&mut self, n: usize, run_ns: u64, sleep_ns: u64, working_set_kib: u64) {
         let role = Role::Batch { run_ns, sleep_ns };
-        self.add(n, &TaskSpec { name: "batch".into(), weight: 100, allowed: None, working_set_kib, role });
+        self.add(n, &TaskSpec { name: "batch".into(), working_set_kib, role, ..TaskSpec::default() });
     }
 
     /// Tasks that never sleep. Returns their numbers.
     pub fn hogs(&mut self, n: usize, weight: u32, working_set_kib: u64) -> std::ops::Range<usize> {
-        self.add(n, &TaskSpec { name: "hog".into(), weight, allowed: None, working_set_kib, role: Role::Hog })
+        self.add(n, &TaskSpec { name: "hog".into(), weight, working_set_kib, ..TaskSpec::default() })
     }
 
     /// A pipeline of `stages` tasks, which gets `per_s` items a second; each stage takes `work_ns` on the mean.
@@ -117,7 +164,7 @@ impl Workload {
             let next = (stage + 1 < stages).then_some(first + stage + 1);
             let role = Role::Serve { inbox: first + stage, work_ns, next };
             let name = format!("stage{stage}");
-            self.add(1, &TaskSpec { name, weight: 100, allowed: None, working_set_kib, role });
+            self.add(1, &TaskSpec { name, working_set_kib, role, ..TaskSpec::default() });
         }
         self.sources.push(Source { inbox: first, interval_ns: interval_ns(per_s) });
     }
@@ -212,8 +259,25 @@ mod tests {
     }
 
     #[test]
+    fn distributions_have_the_mean_and_the_values_that_they_say() {
+        let mut rng = Rng::new(3, 0);
+        let mut draw = |from: Distribution| -> Vec<u64> { (0..50_000).map(|_| from.draw(&mut rng, 1_000)).collect() };
+        let (fixed, exponential, bimodal) =
+            (draw(Distribution::Fixed), draw(Distribution::Exponential), draw(Distribution::Bimodal));
+        for (name, drawn) in [("fixed", &fixed), ("exponential", &exponential), ("bimodal", &bimodal)] {
+            let mean = drawn.iter().sum::<u64>() as f64 / drawn.len() as f64;
+            assert!((950.0..1_050.0).contains(&mean), "{name}: {mean}");
+        }
+        assert!(fixed.iter().all(|&x| x == 1_000));
+        let long = bimodal.iter().filter(|&&x| x == 5_500).count();
+        assert!((4_500..5_500).contains(&long), "{long} of 50000 are long");
+        assert_eq!(bimodal.iter().filter(|&&x| x == 500).count() + long, 50_000);
+        assert!(exponential.iter().any(|&x| x < 10) && exponential.iter().any(|&x| x > 7_000));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
-        let spec = TaskSpec { name: "x".into(), weight: 100, allowed: None, working_set_kib: 0, role: Role::Hog };
+        let spec = TaskSpec { name: "x".into(), ..TaskSpec::default() };
         let refused = |spec: TaskSpec, why: &str| {
             let error = Workload { tasks: vec![spec], ..Workload::default() }.check(2).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

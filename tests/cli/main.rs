@@ -6,6 +6,7 @@ mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
 mod flags;
+mod locality;
 mod machine;
 mod ope;
 mod replay;
