@@ -10,9 +10,9 @@ use log::{error, info, warn};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::agent::recording::{Header, Recorder};
 use crate::agent::guard::{Counts, Guard, Limits};
 use crate::agent::publishing::Publishing;
+use crate::agent::recording::{Header, Recorder};
 use crate::agent::{Agent, Environment, Hyper, Origin};
 use crate::cli::Opts;
 use crate::kernel::scheduler::Counters;

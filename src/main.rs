@@ -12,9 +12,7 @@ use scx_rl::agent::recording::{self, Reader};
 use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
-use scx_rl::{
-    bench, demo, kernel, learning, locality, ope, progs, run, runqlat, sim, stats, suite, verifier, vm,
-};
+use scx_rl::{bench, demo, kernel, learning, locality, ope, progs, run, runqlat, sim, stats, suite, verifier, vm};
 use scx_utils::build_id;
 use simplelog::{ColorChoice, TerminalMode};
 

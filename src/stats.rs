@@ -45,7 +45,9 @@ pub struct Metrics {
     pub refused: u64,
     #[stat(desc = "Share of the time that the guard gives to the learned policy (1 without a guard)")]
     pub guard_share: f64,
-    #[stat(desc = "Responses under the policy against those under the fixed rule, percent longer (mean of pairs of windows)")]
+    #[stat(
+        desc = "Responses under the policy against those under the fixed rule, percent longer (mean of pairs of windows)"
+    )]
     pub guard_harm_pct: f64,
     #[stat(desc = "Pairs of windows that this is from")]
     pub guard_pairs: u64,

@@ -6,9 +6,7 @@ use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 
 use crate::policy::host::{self, Features};
-use crate::policy::{
-    RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_PROB_ONE, rl_mode, rl_slot, rl_weights,
-};
+use crate::policy::{RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_PROB_ONE, rl_mode, rl_slot, rl_weights};
 
 use super::guard::{Counts, Decider, Guard, Harm, Reason};
 use super::imitation::situation;
@@ -161,9 +159,15 @@ impl Publishing {
 
     fn distrust(&mut self, reason: Reason) {
         let why = match reason {
-            Reason::Worse { at_least } => format!("responses are longer under it by at least {:.1} %", at_least * 100.0),
+            Reason::Worse { at_least } => {
+                format!("responses are longer under it by at least {:.1} %", at_least * 100.0)
+            }
             Reason::Waits { p99_us, usual_us } => {
-                format!("the 99th percentile of waits is {:.1} ms under it, {:.1} ms under the rule", p99_us / 1e3, usual_us / 1e3)
+                format!(
+                    "the 99th percentile of waits is {:.1} ms under it, {:.1} ms under the rule",
+                    p99_us / 1e3,
+                    usual_us / 1e3
+                )
             }
         };
         // First the newest, then the trusted one; then nothing is trusted.

@@ -158,7 +158,11 @@ fn learn(args: &DemoArgs, bench: &Bench<'_>) -> Result<serde_json::Value> {
     let summary = bench.folder.join("learn.json");
     let log = bench.folder.join("learn.log");
     let mut command = Command::new(bench.exe);
-    command.args(["--learn", "--from-scratch", "--no-guard"]).args(["--seed", &args.seed.to_string()]).arg("--checkpoint-dir").arg(bench.folder);
+    command
+        .args(["--learn", "--from-scratch", "--no-guard"])
+        .args(["--seed", &args.seed.to_string()])
+        .arg("--checkpoint-dir")
+        .arg(bench.folder);
     command.args(["--checkpoint-every", &CHECKPOINT_EVERY_SECONDS.to_string()]).arg("--summary").arg(&summary);
     command.arg("--record").arg(bench.folder.join("events.rec")).args(["--stats", &STATS_EVERY_SECONDS.to_string()]);
     println!("learning for {} s", args.learn_seconds);

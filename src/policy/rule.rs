@@ -47,7 +47,8 @@ impl FromStr for Rule {
                 "idle" => rule.idle_gain = tasks(part, value)?,
                 "hot-ms" => {
                     let since_ran_ns = time_ns(part, value, 1e6)?;
-                    rule.hot_since = host::features(&rl_inputs { since_ran_ns, ..Default::default() })[RL_F_since_ran as usize];
+                    rule.hot_since =
+                        host::features(&rl_inputs { since_ran_ns, ..Default::default() })[RL_F_since_ran as usize];
                 }
                 "age-us" => {
                     let home_head_age_ns = time_ns(part, value, 1e3)?;

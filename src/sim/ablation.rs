@@ -230,7 +230,9 @@ fn simulate(args: &RunArgs) -> Result<()> {
     let mut cells = Vec::new();
     for seed in 1..=args.seeds {
         for regime in &regimes {
-            cells.extend(contenders.iter().filter(|c| !is_done(&regime.name(), &c.name, seed)).map(|c| (seed, regime, c)));
+            cells.extend(
+                contenders.iter().filter(|c| !is_done(&regime.name(), &c.name, seed)).map(|c| (seed, regime, c)),
+            );
         }
     }
     let path = args.out_dir.join(format!("results-{part}.jsonl"));
@@ -257,14 +259,18 @@ fn share_out(jobs: u64) -> Result<()> {
     let exe = std::env::current_exe().context("finding scx_rl's own program file")?;
     let mut children = Vec::new();
     for k in 0..jobs {
-        let child = Command::new(&exe).args(std::env::args_os().skip(1)).arg("--part").arg(format!("{k}/{jobs}")).spawn();
+        let child =
+            Command::new(&exe).args(std::env::args_os().skip(1)).arg("--part").arg(format!("{k}/{jobs}")).spawn();
         children.push(child.context("starting another scx_rl")?);
     }
     let mut failed = 0;
     for mut child in children {
         failed += u64::from(!child.wait().context("waiting for another scx_rl")?.success());
     }
-    ensure!(failed == 0, "{failed} of {jobs} jobs failed; what they did is kept, and the same command goes on from there");
+    ensure!(
+        failed == 0,
+        "{failed} of {jobs} jobs failed; what they did is kept, and the same command goes on from there"
+    );
     Ok(())
 }
 
@@ -387,10 +393,12 @@ fn summarise(cells: &[Cell]) -> Result<Table> {
     let fixed: Vec<String> = Contender::all_fixed()?.into_iter().map(|c| c.name).collect();
     let mut by_regime: BTreeMap<String, BTreeMap<String, BTreeMap<u64, Score>>> = BTreeMap::new();
     for cell in cells {
-        by_regime.entry(cell.regime.clone()).or_default().entry(cell.contender.clone()).or_default().insert(
-            cell.seed,
-            cell.score.clone(),
-        );
+        by_regime
+            .entry(cell.regime.clone())
+            .or_default()
+            .entry(cell.contender.clone())
+            .or_default()
+            .insert(cell.seed, cell.score.clone());
     }
     // A bootstrap over seeds needs all of them everywhere.
     let seeds: Vec<u64> = {
@@ -437,10 +445,8 @@ fn summarise(cells: &[Cell]) -> Result<Table> {
     let groups = groups
         .into_iter()
         .map(|(group, regimes)| {
-            let mut rows: Vec<Row> = names
-                .iter()
-                .filter_map(|name| row(name, &regimes, &by_regime, &best, &bootstrap))
-                .collect();
+            let mut rows: Vec<Row> =
+                names.iter().filter_map(|name| row(name, &regimes, &by_regime, &best, &bootstrap)).collect();
             rows.sort_by(|a, b| b.response.value.total_cmp(&a.response.value));
             (group, rows)
         })
@@ -466,7 +472,8 @@ fn row(
                 .iter()
                 .map(|regime| {
                     let scores = by_regime.get(*regime)?;
-                    let (mine, its) = (mean(scores.get(name)?, drawn, of), mean(scores.get(best.get(*regime)?)?, drawn, of));
+                    let (mine, its) =
+                        (mean(scores.get(name)?, drawn, of), mean(scores.get(best.get(*regime)?)?, drawn, of));
                     let ratio = if less_is_better { its / mine } else { mine / its };
                     (ratio.is_finite() && ratio > 0.0).then_some(ratio)
                 })

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use anyhow::{Result, ensure};
 
 use super::ffi::{
-    Cpumask, DEQ_SLEEP, ENQ_HEAD, ENQ_REENQ, ENQ_WAKEUP, SLICE_DFL_NS, Scheduler, TASK_QUEUED, TaskStruct, WAKE_FORK, WAKE_TTWU,
+    Cpumask, DEQ_SLEEP, ENQ_HEAD, ENQ_REENQ, ENQ_WAKEUP, SLICE_DFL_NS, Scheduler, TASK_QUEUED, TaskStruct, WAKE_FORK,
+    WAKE_TTWU,
 };
 use super::kernel::{Direct, Kernel};
 use super::kfuncs::ORDERED;

@@ -118,13 +118,21 @@ mod tests {
         let mut trace = Trace::create(&path, vec![0, 1]).unwrap();
         trace.switch(0, Some("a"), 1_000);
         trace.switch(0, Some("b"), 3_000);
-        trace.decision(&rl_event { home_dom: 1, tid: 7, action: 1, decided_at_ns: 500, wait_ns: 250, ..Default::default() });
+        trace.decision(&rl_event {
+            home_dom: 1,
+            tid: 7,
+            action: 1,
+            decided_at_ns: 500,
+            wait_ns: 250,
+            ..Default::default()
+        });
         trace.finish(9_000).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let Value::Array(events) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
         let slices: Vec<_> = events.iter().filter(|e| e["ph"] == "X").collect();
-        let times = |i: usize| (slices[i]["name"].as_str().unwrap(), slices[i]["ts"].as_f64(), slices[i]["dur"].as_f64());
+        let times =
+            |i: usize| (slices[i]["name"].as_str().unwrap(), slices[i]["ts"].as_f64(), slices[i]["dur"].as_f64());
         assert_eq!(slices.len(), 3);
         assert_eq!(times(0), ("a", Some(1.0), Some(2.0)));
         assert_eq!(times(1), ("wake: migrate", Some(0.5), Some(0.25)));

@@ -45,7 +45,13 @@ fn a_policy_does_what_the_c_does() {
         let sum: u32 = events.iter().map(|e| host::act(&slot, &e.features, 0).p_migrate_q16).sum();
         f64::from(sum) / f64::from(RL_PROB_ONE) / events.len() as f64
     };
-    let slot = |mode: u32, floor_q16: u32| rl_slot { mode, floor_q16, weights, rule: host::default_rule(), ..Default::default() };
+    let slot = |mode: u32, floor_q16: u32| rl_slot {
+        mode,
+        floor_q16,
+        weights,
+        rule: host::default_rule(),
+        ..Default::default()
+    };
     let shares = [
         (Policy::network(weights, 0), by_c(slot(RL_MODE_LEARN, 0))),
         (Policy::network(weights, 31_000), by_c(slot(RL_MODE_LEARN, 31_000))),

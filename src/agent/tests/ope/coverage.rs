@@ -35,7 +35,16 @@ impl Bandit {
         layers.w1[RL_F_home_idle as usize * 12 + 1] = 1.0;
         (layers.w2[0], layers.w2[1]) = (1.5, -1.5);
         let weights = quantise(&layers).unwrap().weights;
-        Self { situations, slot: rl_slot { mode: RL_MODE_LEARN, floor_q16: 6554, weights, ..Default::default() } }
+        Self {
+            situations,
+            slot: rl_slot {
+                mode: RL_MODE_LEARN,
+                floor_q16: 6554,
+                rule: host::default_rule(),
+                weights,
+                ..Default::default()
+            },
+        }
     }
 
     /// Mean wait, ms, before the cap.
