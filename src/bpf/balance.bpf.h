@@ -258,8 +258,10 @@ __noinline bool rl_balance_pull(s32 cpu, u32 own, u32 own_load, bool would_idle)
 		/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU */
 		peer = find_peer(own, would_idle ? 0 : own_load + 16, would_idle, args.arm.now);
 	}
-	if (cctx)
+	if (cctx) {
 		cctx->rescue = 0;
+		cctx->compared_at_ns = args.arm.now;
+	}
 	if (peer.id == RL_NO_DOMAIN)
 		return false;
 	args.arm.point = RL_POINT_PULL;

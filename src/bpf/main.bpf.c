@@ -26,6 +26,8 @@ UEI_DEFINE(uei);
 #define RL_INSERT_NS 50000
 /* A CPU that goes idle while tasks wait looks again at most this often: they may be none that it may run. */
 #define RL_IDLE_LOOKS 2
+/* A CPU that has work compares its queue with those of other domains at most this often. */
+#define RL_COMPARE_NS 250000
 
 static __always_inline void send_to_cpu(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
@@ -221,9 +223,9 @@ __noinline int rl_go_on(struct task_struct *prev __arg_trusted, bool alone)
 void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 own = domain_of(cpu), queue;
-	u32 queued = nr_queued(own);
+	u32 queued = nr_queued(own), pinned = nr_queued(RL_CPU_QUEUE + cpu);
 	bool goes_on = prev && (prev->scx.flags & SCX_TASK_QUEUED);
-	bool waiting = queued || nr_queued(RL_CPU_QUEUE + cpu);
+	bool waiting = queued || pinned;
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	s64 late = 0;
 
@@ -233,13 +235,16 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 		cctx->looks = 0;
 	/* a CPU serves its own queues at least every second time, whatever the policy says */
 	if ((waiting || goes_on) && nr_domains > 1 && !cctx->pulled &&
+	    since(cctx->compared_at_ns, scx_bpf_now()) > RL_COMPARE_NS &&
 	    rl_balance_pull(cpu, own, load16(queued, nr_cpus_of(own)), false)) {
 		cctx->pulled = waiting;
 		return;
 	}
 	cctx->pulled = false;
 	if (waiting) {
-		queue = rl_next_queue(cpu, own, &late);
+		queue = own;
+		if (goes_on || pinned || unwatched(own, scx_bpf_now()))
+			queue = rl_next_queue(cpu, own, pinned, queued, &late);
 		if (!goes_on || !rl_keeps_turn(prev, late)) {
 			if (scx_bpf_dsq_move_to_local(queue, 0) ||
 			    scx_bpf_dsq_move_to_local(queue == own ? RL_CPU_QUEUE + cpu : own, 0))

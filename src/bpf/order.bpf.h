@@ -30,6 +30,8 @@
 #define RL_STARVE_NS 1000000000ULL
 /* A queue's clock goes at least that many times slower than if all in it were of weight 100, whoever else is served. */
 #define RL_CRAWL 4
+/* A queue's clock is brought to its first task at least that often while tasks are taken from it. */
+#define RL_LOOK_NS 500000
 #define RL_NEVER_LATE ((s64)(~0ULL >> 1))
 
 /* Time on CPU as virtual time. weight: 1..10000, 100 is nice 0. */
@@ -335,6 +337,7 @@ static __always_inline s64 head_late(u32 queue, u32 queued, u32 nr_cpus)
 
 	if (!clock)
 		return late;
+	WRITE_ONCE(clock->looked_at_ns, scx_bpf_now());
 	bpf_for_each(scx_dsq, p, queue, 0) {
 		struct task_ctx *tctx = lookup_task(p);
 
@@ -346,15 +349,28 @@ static __always_inline s64 head_late(u32 queue, u32 queued, u32 nr_cpus)
 	return late;
 }
 
-/* The queue that the CPU serves next: its own or the domain's, whose first task is due earlier. `late`: when that is. */
-__noinline u32 rl_next_queue(s32 cpu, u32 domain, s64 *late __arg_nonnull)
+/*
+ * The queue that the CPU serves next: its own or the domain's, whose first task is due earlier. `late`: when that is.
+ * pinned, queued: how many wait in them.
+ */
+__noinline u32 rl_next_queue(s32 cpu, u32 domain, u32 pinned, u32 queued, s64 *late __arg_nonnull)
 {
-	u32 queued = nr_queued(RL_CPU_QUEUE + cpu);
-	s64 own = queued ? head_late(RL_CPU_QUEUE + cpu, queued, 1) : RL_NEVER_LATE;
-	s64 shared = head_late(domain, nr_queued(domain), nr_cpus_of(domain));
+	s64 own = pinned ? head_late(RL_CPU_QUEUE + cpu, pinned, 1) : RL_NEVER_LATE;
+	s64 shared = head_late(domain, queued, nr_cpus_of(domain));
 
 	*late = own < shared ? own : shared;
 	return own < shared ? RL_CPU_QUEUE + cpu : domain;
+}
+
+/*
+ * Has nobody looked at the first task of the queue for a while? To look takes the queue's lock, for which all its CPUs
+ * compete, and where only one queue has tasks it serves the clock alone.
+ */
+static __always_inline bool unwatched(u32 queue, u64 now)
+{
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
+
+	return !clock || since(READ_ONCE(clock->looked_at_ns), now) > RL_LOOK_NS;
 }
 
 /* The task whose slice has ended goes on, if it is still first in line. */

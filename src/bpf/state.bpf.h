@@ -47,6 +47,7 @@ struct clock {
 	/* What `now` was at marked_at_ns. See advance(). */
 	u64 marked;
 	u64 marked_at_ns;
+	u64 looked_at_ns; /* somebody last looked at the first task then */
 } __attribute__((aligned(64)));
 
 struct {
@@ -157,6 +158,7 @@ struct cpu_ctx {
 	u64 deadline;
 	u64 burst_ns; /* of that task, then */
 	u64 burst_avg_ns; /* likewise */
+	u64 compared_at_ns; /* it looked at other domains then */
 } __attribute__((aligned(64)));
 
 struct {
