@@ -49,7 +49,7 @@ pub enum AblationCommand {
 /// What is simulated.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Machine {
-    /// CPUs.
+    /// CPUs of the simulated machine.
     #[arg(long, default_value_t = 16)]
     cpus: usize,
 
@@ -57,7 +57,7 @@ pub struct Machine {
     #[arg(long, default_value_t = 4)]
     llcs: usize,
 
-    /// NUMA nodes.
+    /// NUMA nodes, each with equally many caches.
     #[arg(long, default_value_t = 1)]
     nodes: usize,
 

@@ -36,7 +36,7 @@ const RULES: [(&str, &str); 13] = [
 #[derive(Debug, Clone)]
 pub enum Kind {
     /// It does not change.
-    Fixed(Publication),
+    Fixed(Box<Publication>),
     /// It learns on the way.
     Learn(Start),
     /// It begins with the fixed rule, tries to learn, and is broken.
@@ -79,7 +79,7 @@ pub struct Contender {
 
 impl Contender {
     fn fixed(name: &str, publication: Publication) -> Self {
-        Self { name: name.into(), kind: Kind::Fixed(publication) }
+        Self { name: name.into(), kind: Kind::Fixed(Box::new(publication)) }
     }
 
     /// The fixed ones: stay, greedy, a fair coin, the rule without options, and the rule with many others.
@@ -109,10 +109,13 @@ impl FromStr for Contender {
         let (how, detail) = how.split_once(':').unwrap_or((how, ""));
         let load = || Checkpoint::load(Path::new(detail)).with_context(|| format!("cannot use {detail}"));
         let kind = match how {
-            "rule" => Kind::Fixed(Publication { rule: detail.parse::<Rule>()?.numbers(), ..Publication::default() }),
+            "rule" => {
+                let rule = detail.parse::<Rule>()?.numbers();
+                Kind::Fixed(Box::new(Publication { rule, ..Publication::default() }))
+            }
             "frozen" => {
                 let weights = load()?.publishable().with_context(|| format!("cannot use {detail}"))?;
-                Kind::Fixed(Publication { mode: RL_MODE_FROZEN, weights, ..Publication::default() })
+                Kind::Fixed(Box::new(Publication { mode: RL_MODE_FROZEN, weights, ..Publication::default() }))
             }
             "learn" => Kind::Learn(match detail {
                 "" => Start::Random,
@@ -140,7 +143,7 @@ mod tests {
         assert_eq!(fixed.len(), 4 + RULES.len());
         let heuristic: Contender = "a=rule:margin=1".parse().unwrap();
         let Kind::Fixed(publication) = heuristic.kind else { panic!("{heuristic:?}") };
-        assert_eq!(publication, Balancer::Heuristic.publication(), "margin=1 is the default");
+        assert_eq!(*publication, Balancer::Heuristic.publication(), "margin=1 is the default");
         assert!(matches!("b=learn".parse::<Contender>().unwrap().kind, Kind::Learn(Start::Random)));
         for (text, why) in [
             ("learn", "NAME=HOW"),
