@@ -92,7 +92,7 @@ verifier-record: setup test-kernels build ## write anew what the BPF programs co
 check: ## formats and lints only
 	$(step) "rustfmt" cargo fmt --check
 	$(step) "clang-format" clang-format-19 --dry-run -Werror $(c_sources)
-	$(step) "shellcheck" shellcheck $(wildcard scripts/*.sh) .ci/run src/vm/guest.sh
+	$(step) "shellcheck" shellcheck $(wildcard scripts/*.sh experiments/*.sh experiments/*/*.sh) .ci/run src/vm/guest.sh
 	$(step) "clippy" cargo clippy --release --all-targets -- -D warnings
 
 .PHONY: bench

@@ -15,7 +15,8 @@ hackbench=$!
 trap 'kill $stress $hackbench' EXIT
 
 for seed in 1 2 3; do
-	"$scx_rl" --learn --from-scratch --no-guard --seed "$seed" --duration "$seconds" --checkpoint-dir "$out/seed-$seed" --stats 0 \
+	"$scx_rl" --learn --from-scratch --no-guard --seed "$seed" --duration "$seconds" --stats 0 \
+		--checkpoint-dir "$out/seed-$seed" \
 		--summary "$out/seed-$seed.json" 2>"$out/seed-$seed.log"
 	grep -E '"(reward_(first|last)_quarter_ms|generations_published|events|events_dropped)"' "$out/seed-$seed.json" |
 		tr -d '\n,' | sed "s/^/seed $seed:/"

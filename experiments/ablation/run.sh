@@ -1,0 +1,46 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Fixed and learned balancers under 36 regimes, in the simulator.
+#
+# A frozen policy is never judged by a regime like one that it learned from: for each cost x burst, one is trained under
+# all other costs x bursts (and other seeds), and that one is measured there. The learning one begins by imitating the
+# fixed rule, learns for WARM_UP seconds and goes on while it is measured.
+#
+#     experiments/ablation/run.sh OUT_DIR [SEEDS]        once built; about an hour on two CPUs; goes on where it was
+set -euo pipefail
+
+out=${1:?where results go} seeds=${2:-10}
+scx_rl=${SCX_RL:-target/release/scx_rl} jobs=${JOBS:-2} seconds=${SECONDS_EACH:-10} warm_up=${WARM_UP:-10}
+mkdir -p "$out"
+
+groups=()
+for cost in none middle high mixed; do
+	for burst in short long mixed; do groups+=("$cost-$burst"); done
+done
+
+train() { # GROUP: under all others
+	local others=() other
+	for other in "${groups[@]}"; do [ "$other" = "$1" ] || others+=("$other-80" "$other-95"); done
+	[ -s "$out/$1.safetensors" ] ||
+		"$scx_rl" ablation train --out "$out/$1.safetensors" --imitate --rounds "${ROUNDS:-3}" --seconds "$seconds" \
+			--regimes "$(IFS=,; echo "${others[*]}")" --hyper "${HYPER:-{\}}" 2> "$out/$1.log"
+}
+
+running=0
+for group in "${groups[@]}"; do
+	train "$group" &
+	if ((++running >= jobs)); then
+		wait -n
+		((running -= 1))
+	fi
+done
+wait
+
+run() { "$scx_rl" ablation run --out-dir "$out" --seeds "$seeds" --seconds "$seconds" --jobs "$jobs" "$@"; }
+run --warm-up 2
+run --warm-up "$warm_up" --no-fixed --contender learning=learn:rule --hyper "${HYPER:-{\}}"
+for group in "${groups[@]}"; do
+	run --warm-up 2 --no-fixed --regimes "$group" --contender "frozen=frozen:$out/$group.safetensors"
+done
+"$scx_rl" ablation table "$out" > "$out/table.txt"
+"$scx_rl" ablation table "$out" --json > "$out/table.json"
