@@ -122,8 +122,8 @@ pub struct RunArgs {
     #[command(flatten)]
     machine: Machine,
 
-    /// One more, beside the fixed ones; HOW is rule:PARTS, frozen:FILE, learn, learn:rule or
-    /// learn:FILE. May be given several times.
+    /// One more, beside the fixed ones. HOW is rule:PARTS, frozen:FILE, learn, learn:rule, learn:FILE, or a learner that is
+    /// broken on purpose: wreck:sign, wreck:rate, wreck:nan, wreck:foreign. May be given several times.
     #[arg(long = "contender", value_name = "NAME=HOW")]
     contenders: Vec<String>,
 
@@ -140,7 +140,7 @@ pub struct RunArgs {
     jobs: u64,
 
     /// Simulate only the K-th of N parts; how --jobs shares the work.
-    #[arg(long, value_name = "K/N", hide = true)]
+    #[arg(long, value_name = "K/N")]
     part: Option<String>,
 }
 
