@@ -16,7 +16,7 @@ use crate::agent::recording::{Header, Recorder};
 use crate::agent::{Agent, Environment, Hyper, Origin};
 use crate::cli::Opts;
 use crate::kernel::scheduler::Counters;
-use crate::policy::{RL_CNT_burst_sum_ns, RL_CNT_bursts, RL_CNT_wait_sum_ns, host, probability_q16, rl_event};
+use crate::policy::{RL_CNT_burst_sum_ns, RL_CNT_bursts, RL_CNT_wait_sum_ns, probability_q16, rl_event};
 use crate::{kernel, process};
 
 /// Name of the newest checkpoint in the checkpoint folder.
@@ -50,7 +50,7 @@ impl Learning {
     pub fn new(opts: &Opts, topology: String) -> Result<(Self, u64)> {
         let (agent, generation) = match &opts.resume {
             None if opts.from_scratch => (Agent::new(Hyper::default(), opts.seed)?, 0),
-            None => (Agent::imitating(Hyper::default(), opts.seed, &host::default_rule())?, 0),
+            None => (Agent::imitating(Hyper::default(), opts.seed)?, 0),
             Some(path) => {
                 let checkpoint = crate::run::load(path)?;
                 if checkpoint.origin.topology != topology {

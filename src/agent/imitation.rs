@@ -2,31 +2,44 @@
 //! A warm start: an actor that decides as the fixed rule does, with a little doubt. So that a machine need not pay for
 //! decisions of a network that has seen nothing yet. Not more than a start: who imitates cannot beat its teacher.
 //!
-//! Supervised, on situations drawn at random: minimise the cross-entropy between `sigmoid(logit)` and [`CONFIDENCE`] for
-//! the rule's own action. The doubt keeps the policy gradient alive; how much of it the first decisions have is a matter
-//! of [`CONFIDENCE`] and of the floor that they are published with.
+//! Its numbers are in `imitation/actor.txt`, since to find them takes a minute on an emulated machine under load. The tests
+//! beside it have the method, check that the numbers still fit the features and the rule, and write them anew when asked.
 
-use anyhow::Result;
-use candle_core::{Device, Tensor};
-use candle_nn::{Optimizer, ops::sigmoid};
-use candle_optimisers::adam::{Adam, ParamsAdam};
+use anyhow::{Context, Result, ensure};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::policy::host::{FEATURES, Features};
-use crate::policy::{RL_FEATURE_BITS, RL_MIGRATE, RL_MODE_HEURISTIC, host, rl_inputs, rl_rule, rl_slot};
+use crate::policy::host::{self, FEATURES, Features};
+use crate::policy::rl_inputs;
 
-use super::network::{Layers, Mlp};
-use super::quantise;
+use super::network::{ACTOR_HIDDEN, Layers};
 
-/// The probability that the imitator should give to the rule's action.
-pub const CONFIDENCE: f32 = 0.98;
-/// Gradient steps; more do not help (see the test).
-const STEPS: usize = 3000;
-/// Situations for each.
-const ROWS: usize = 128;
-/// Adam's step at the beginning; it falls linearly to a tenth of it, where the quantisation is finer than the steps.
-const LEARNING_RATE: f64 = 0.02;
+#[cfg(test)]
+mod tests;
+
+/// The actor's arrays in their fixed order, a line each.
+const ACTOR: &str = include_str!("imitation/actor.txt");
+
+/// The actor that imitates the rule as it is without options.
+///
+/// # Errors
+/// The numbers do not fit the network: it has another shape than they had.
+pub fn actor() -> Result<Layers> {
+    let shape = "the imitator's numbers do not fit the network: write them anew (src/agent/imitation/tests.rs)";
+    let mut lines = ACTOR.lines();
+    let mut array = |length: usize| -> Result<Vec<f32>> {
+        let line = lines.next().context(shape)?;
+        let numbers: Vec<f32> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>().context(shape)?;
+        ensure!(numbers.len() == length, shape);
+        Ok(numbers)
+    };
+    Ok(Layers {
+        w1: array(FEATURES * ACTOR_HIDDEN)?,
+        b1: array(ACTOR_HIDDEN)?,
+        w2: array(ACTOR_HIDDEN)?,
+        b2: array(1)?,
+    })
+}
 
 /// What a decision point may see, as features. Of the kind that the balancer asks about: the other domain is never worse.
 pub fn situation(rng: &mut ChaCha8Rng) -> Features {
@@ -68,36 +81,4 @@ pub fn situation(rng: &mut ChaCha8Rng) -> Features {
     input.waker = rng.random_range(0..4);
     input.weight = 100;
     host::features(&input)
-}
-
-/// Does the rule migrate?
-fn teaches(rule: &rl_rule, features: &Features) -> bool {
-    let slot = rl_slot { mode: RL_MODE_HEURISTIC, rule: *rule, ..Default::default() };
-    host::act(&slot, features, 0).action == RL_MIGRATE
-}
-
-/// An actor that imitates the rule, from the one given. Random numbers are drawn from `rng`.
-///
-/// # Errors
-/// The arrays do not fit each other.
-pub fn imitate(actor: &Layers, rule: &rl_rule, rng: &mut ChaCha8Rng) -> Result<Layers> {
-    let mlp = Mlp::new(actor)?;
-    let params = ParamsAdam { lr: LEARNING_RATE, ..Default::default() };
-    let mut adam = Adam::new(mlp.vars().into_iter().cloned().collect(), params)?;
-    for step in 0..STEPS {
-        let done = step as f64 / STEPS as f64;
-        adam.set_learning_rate(LEARNING_RATE * (1.0 - 0.9 * done));
-        let rows: Vec<Features> = (0..ROWS).map(|_| situation(rng)).collect();
-        let sign: Vec<f32> = rows.iter().map(|f| if teaches(rule, f) { 1.0 } else { -1.0 }).collect();
-        let inputs: Vec<[f32; FEATURES]> =
-            rows.iter().map(|f| f.map(|v| f32::from(v) / (1 << RL_FEATURE_BITS) as f32)).collect();
-        let inputs = Tensor::from_slice(inputs.as_flattened(), (ROWS, FEATURES), &Device::Cpu)?;
-        let right = (mlp.forward(&inputs)? * Tensor::from_vec(sign, ROWS, &Device::Cpu)?)?;
-        let log = |logit: &Tensor| (sigmoid(logit)? + 1e-8)?.log();
-        let (yes, no) = ((log(&right)? * f64::from(CONFIDENCE))?, (log(&right.neg()?)? * f64::from(1.0 - CONFIDENCE))?);
-        let loss = (yes + no)?.mean_all()?.neg()?;
-        adam.backward_step(&loss)?;
-        quantise::project(&mlp)?;
-    }
-    Ok(mlp.layers()?)
 }

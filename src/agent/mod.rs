@@ -40,7 +40,7 @@ use anyhow::{Context, Result};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::policy::{rl_event, rl_mode, rl_rule, rl_weights};
+use crate::policy::{rl_event, rl_mode, rl_weights};
 
 pub use buffer::{Buffer, Sample};
 pub use checkpoint::{Checkpoint, CheckpointError, Origin};
@@ -85,14 +85,14 @@ impl Agent {
         Self::assemble(hyper, seed, &parameters, rng, 0)
     }
 
-    /// A fresh agent that begins by deciding as the rule does.
+    /// A fresh agent that begins by deciding as the fixed rule does.
     ///
     /// # Errors
     /// A hyper-parameter is out of range.
-    pub fn imitating(hyper: Hyper, seed: u64, rule: &rl_rule) -> Result<Self> {
+    pub fn imitating(hyper: Hyper, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut parameters = Parameters::random(&mut rng);
-        parameters.actor = imitation::imitate(&parameters.actor, rule, &mut rng)?;
+        parameters.actor = imitation::actor()?;
         Self::assemble(hyper, seed, &parameters, rng, 0)
     }
 

@@ -177,6 +177,10 @@ pub struct TableArgs {
     /// A folder that `ablation run` wrote.
     dir: PathBuf,
 
+    /// Ratios are to this contender, not to the best fixed one of each regime.
+    #[arg(long, value_name = "NAME")]
+    against: Option<String>,
+
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -360,7 +364,7 @@ struct Table {
     seeds: usize,
     /// By group: `all` (without the control), each cost with each burst, and `control`.
     groups: BTreeMap<String, Vec<Row>>,
-    /// The best fixed balancer of each regime, by mean response over all seeds.
+    /// The best fixed balancer of each regime, by mean response over all seeds; or what ratios are to instead.
     best: BTreeMap<String, String>,
 }
 
@@ -368,11 +372,12 @@ struct Table {
 type Scores = BTreeMap<String, Vec<Score>>;
 
 fn table(args: &TableArgs) -> Result<()> {
-    let table = summarise(&read(&args.dir)?)?;
+    let table = summarise(&read(&args.dir)?, args.against.as_deref())?;
     if args.json {
         return print(&format!("{}\n", serde_json::to_string_pretty(&table)?));
     }
-    let mut text = format!("{} seeds; more is better; 1 is the best fixed balancer of each regime\n", table.seeds);
+    let one = args.against.as_deref().unwrap_or("the best fixed balancer of each regime");
+    let mut text = format!("{} seeds; more is better; 1 is {one}\n", table.seeds);
     for (group, rows) in &table.groups {
         text += &format!("\n{group}\n  {:<14}{:>24}{:>24}{:>24}\n", "", "mean response", "p99 response", "throughput");
         for row in rows {
@@ -381,16 +386,21 @@ fn table(args: &TableArgs) -> Result<()> {
             text += &format!("  {:<14}{a:>24}{b:>24}{c:>24}\n", row.contender);
         }
     }
-    text += "\nbest fixed balancer\n";
-    for (regime, name) in &table.best {
-        text += &format!("  {regime:<20}{name}\n");
+    if args.against.is_none() {
+        text += "\nbest fixed balancer\n";
+        for (regime, name) in &table.best {
+            text += &format!("  {regime:<20}{name}\n");
+        }
     }
     print(&text)
 }
 
-fn summarise(cells: &[Cell]) -> Result<Table> {
+fn summarise(cells: &[Cell], against: Option<&str>) -> Result<Table> {
     ensure!(!cells.is_empty(), "there are no results");
-    let fixed: Vec<String> = Contender::all_fixed()?.into_iter().map(|c| c.name).collect();
+    let fixed: Vec<String> = match against {
+        None => Contender::all_fixed()?.into_iter().map(|c| c.name).collect(),
+        Some(name) => vec![name.to_string()],
+    };
     let mut by_regime: BTreeMap<String, BTreeMap<String, BTreeMap<u64, Score>>> = BTreeMap::new();
     for cell in cells {
         by_regime
@@ -424,7 +434,8 @@ fn summarise(cells: &[Cell]) -> Result<Table> {
         let all: Vec<usize> = (0..seeds.len()).collect();
         let of = |name: &String| scores.get(name).map(|s| mean(s, &all, |s| s.response_mean_us));
         let winner = fixed.iter().filter_map(|name| Some((name, of(name)?))).min_by(|a, b| a.1.total_cmp(&b.1));
-        let (winner, _) = winner.with_context(|| format!("no fixed balancer was simulated under {regime}"))?;
+        let (winner, _) =
+            winner.with_context(|| format!("none of {} was simulated under {regime}", fixed.join(", ")))?;
         best.insert(regime.clone(), winner.clone());
     }
 
@@ -524,7 +535,7 @@ mod tests {
         }
         // Half a seed does not count.
         cells.push(cell("none-short-80", "stay", 6, 1.0));
-        let table = summarise(&cells).unwrap();
+        let table = summarise(&cells, None).unwrap();
         assert_eq!(table.seeds, 5);
         assert_eq!((table.best["none-short-80"].as_str(), table.best["high-short-80"].as_str()), ("greedy", "stay"));
         let value = |group: &str, name: &str| {
@@ -534,6 +545,10 @@ mod tests {
         assert!((value("all", "mine") - (200.0 / 150.0 * 2.0f64).sqrt()).abs() < 1e-9);
         assert!((value("none cost, short bursts", "greedy") - 1.0).abs() < 1e-9);
         assert_eq!(table.groups["all"][0].contender, "mine", "the best comes first");
+        let against = summarise(&cells, Some("mine")).unwrap();
+        let stay = against.groups["all"].iter().find(|r| r.contender == "stay").unwrap();
+        assert!((stay.response.value - (150.0 * 150.0 / (400.0 * 300.0f64)).sqrt()).abs() < 1e-9);
+        assert!(summarise(&cells, Some("nobody")).unwrap_err().to_string().contains("nobody"));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::Balancer;
 use super::wreck::Wreck;
 use crate::agent::{Agent, Checkpoint, Hyper};
 use crate::kernel::slots::Publication;
+use crate::policy::RL_MODE_FROZEN;
 use crate::policy::rule::Rule;
-use crate::policy::{RL_MODE_FROZEN, host};
 
 /// The rules that people have tried, over the range of their numbers. What counts an idle CPU as more than a difference
 /// of queues is what every scheduler does; the others keep hot tasks even then.
@@ -62,7 +62,7 @@ impl Start {
     pub fn agent(&self, hyper: &Hyper, seed: u64) -> Result<Agent> {
         match self {
             Start::Random => Agent::new(hyper.clone(), seed),
-            Start::Rule => Agent::imitating(hyper.clone(), seed, &host::default_rule()),
+            Start::Rule => Agent::imitating(hyper.clone(), seed),
             Start::Checkpoint(checkpoint) => Agent::resume(checkpoint),
         }
     }

@@ -134,25 +134,3 @@ fn reckless_learning_stays_within_the_published_range() {
         assert!(error.to_string().contains("not fit to be published"), "{error}");
     }
 }
-
-#[test]
-fn an_imitator_decides_as_the_rule_does() {
-    let rule = host::default_rule();
-    let agent = Agent::imitating(Hyper::default(), 1, &rule).unwrap();
-    let mut rng = ChaCha8Rng::seed_from_u64(99);
-    let frozen = rl_slot { mode: RL_MODE_FROZEN, weights: agent.weights().unwrap(), ..Default::default() };
-    let learning = rl_slot { mode: RL_MODE_LEARN, ..frozen };
-    let teacher = rl_slot { mode: RL_MODE_HEURISTIC, rule, ..Default::default() };
-    let (mut same, mut right, n) = (0, 0.0, 20_000);
-    for _ in 0..n {
-        let f = imitation::situation(&mut rng);
-        let wanted = host::act(&teacher, &f, 0).action;
-        same += u32::from(host::act(&frozen, &f, 0).action == wanted);
-        let migrate = f64::from(host::act(&learning, &f, 0).p_migrate_q16) / f64::from(RL_PROB_ONE);
-        right += if wanted == RL_MIGRATE { migrate } else { 1.0 - migrate };
-    }
-    let (same, right) = (f64::from(same) / f64::from(n), right / f64::from(n));
-    println!("the same action in {same:.4}; probability of the rule's action {right:.4}");
-    assert!(same > 0.96, "{same}");
-    assert!(right > 0.92, "{right}");
-}
