@@ -62,10 +62,22 @@ pub trait Environment {
     fn publish(&mut self, weights: &rl_weights, mode: rl_mode, floor_q16: u32) -> Result<u64>;
 }
 
+/// What an agent began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Random numbers.
+    Random = 0,
+    /// An actor that imitates the fixed rule.
+    Rule = 1,
+    /// A checkpoint.
+    Checkpoint = 2,
+}
+
 /// The learning agent.
 pub struct Agent {
     hyper: Hyper,
     seed: u64,
+    start: Start,
     learner: Learner,
     buffer: Buffer,
     normaliser: Normaliser,
@@ -82,7 +94,7 @@ impl Agent {
     pub fn new(hyper: Hyper, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let parameters = Parameters::random(&mut rng);
-        Self::assemble(hyper, seed, &parameters, rng, 0)
+        Self::assemble(hyper, seed, Start::Random, &parameters, rng, 0)
     }
 
     /// A fresh agent that begins by deciding as the fixed rule does.
@@ -93,23 +105,32 @@ impl Agent {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut parameters = Parameters::random(&mut rng);
         parameters.actor = imitation::actor()?;
-        Self::assemble(hyper, seed, &parameters, rng, 0)
+        Self::assemble(hyper, seed, Start::Rule, &parameters, rng, 0)
     }
 
     /// Continue from a checkpoint. The reward history starts empty.
     pub fn resume(checkpoint: &Checkpoint) -> Result<Self> {
         let c = checkpoint;
-        let mut agent = Self::assemble(c.hyper.clone(), c.seed, &c.parameters, c.rng.clone(), c.updates)?;
+        let mut agent =
+            Self::assemble(c.hyper.clone(), c.seed, Start::Checkpoint, &c.parameters, c.rng.clone(), c.updates)?;
         agent.normaliser = c.normaliser;
         agent.counters = c.counters;
         agent.reward_ms = c.reward_ms;
         Ok(agent)
     }
 
-    fn assemble(hyper: Hyper, seed: u64, parameters: &Parameters, rng: ChaCha8Rng, updates: u64) -> Result<Self> {
+    fn assemble(
+        hyper: Hyper,
+        seed: u64,
+        start: Start,
+        parameters: &Parameters,
+        rng: ChaCha8Rng,
+        updates: u64,
+    ) -> Result<Self> {
         hyper.validate()?;
         Ok(Self {
             seed,
+            start,
             learner: Learner::new(hyper.clone(), parameters, rng, updates)?,
             buffer: Buffer::new(hyper.batch_events),
             normaliser: Normaliser::default(),
@@ -237,6 +258,11 @@ impl Agent {
     /// The hyper-parameters.
     pub fn hyper(&self) -> &Hyper {
         &self.hyper
+    }
+
+    /// What it began with.
+    pub fn start(&self) -> Start {
+        self.start
     }
 
     /// The seed of the run.

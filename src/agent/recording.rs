@@ -3,7 +3,7 @@
 //! build).
 //!
 //! ```text
-//! magic "scx_rl-r"  8     version  u32    event version  u32    seed  u64    updates at the start  u64
+//! magic "scx_rl-r"  8     version  u32    event version  u32    seed  u64    updates at the start  u64    start  u32
 //! feature schema hash  64 (hex)           length of the hyper-parameters  u32, then their JSON
 //! records of 97 bytes: tag u8, then the 96 bytes of struct rl_event, or zeros
 //! ```
@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::policy::{RL_EVENT_VERSION, host::feature_schema_hash, rl_event};
 
-use super::{Agent, Hyper};
+use super::{Agent, Hyper, Start};
 
 const _: () = assert!(cfg!(target_endian = "little"), "events are recorded as they are in memory: little-endian only");
 
@@ -27,7 +27,7 @@ pub const EVENT_BYTES: usize = size_of::<rl_event>();
 pub const RECORD_BYTES: usize = 1 + EVENT_BYTES;
 
 const MAGIC: &[u8; 8] = b"scx_rl-r";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HYPER_MAX_BYTES: u32 = 64 << 10;
 const SCHEMA_BYTES: usize = 64;
 
@@ -71,6 +71,9 @@ pub enum RecordingError {
         /// In this build.
         expected: String,
     },
+    /// A beginning that this build does not know.
+    #[error("the recorded run began in a way that this build does not know ({0}): the recording is damaged")]
+    Start(u32),
     /// Hyper-parameters that this build refuses.
     #[error("the hyper-parameters of the recording are not valid: {0}")]
     Hyper(String),
@@ -97,6 +100,8 @@ pub struct Header {
     pub seed: u64,
     /// Updates that the agent had done: 0 for a fresh one.
     pub updates: u64,
+    /// What it began with.
+    pub start: Start,
     /// Its hyper-parameters.
     pub hyper: Hyper,
 }
@@ -104,7 +109,12 @@ pub struct Header {
 impl Header {
     /// Of an agent that has not observed anything yet.
     pub fn of(agent: &Agent) -> Self {
-        Self { seed: agent.seed(), updates: agent.metrics().updates, hyper: agent.hyper().clone() }
+        Self {
+            seed: agent.seed(),
+            updates: agent.metrics().updates,
+            start: agent.start(),
+            hyper: agent.hyper().clone(),
+        }
     }
 }
 
@@ -139,6 +149,7 @@ impl<W: Write> Recorder<W> {
         head.extend_from_slice(&RL_EVENT_VERSION.to_le_bytes());
         head.extend_from_slice(&header.seed.to_le_bytes());
         head.extend_from_slice(&header.updates.to_le_bytes());
+        head.extend_from_slice(&(header.start as u32).to_le_bytes());
         head.extend_from_slice(feature_schema_hash().as_bytes());
         head.extend_from_slice(&(hyper.len() as u32).to_le_bytes());
         head.extend_from_slice(hyper.as_bytes());
@@ -213,6 +224,12 @@ impl<R: Read> Reader<R> {
         same_build("the event version", u32::from_le_bytes(take(&mut input)?), RL_EVENT_VERSION)?;
         let seed = u64::from_le_bytes(take(&mut input)?);
         let updates = u64::from_le_bytes(take(&mut input)?);
+        let start = match u32::from_le_bytes(take(&mut input)?) {
+            0 => Start::Random,
+            1 => Start::Rule,
+            2 => Start::Checkpoint,
+            other => return Err(RecordingError::Start(other)),
+        };
         let schema = String::from_utf8_lossy(&take::<SCHEMA_BYTES>(&mut input)?).into_owned();
         same_build("the feature schema", schema, feature_schema_hash())?;
         let length = u32::from_le_bytes(take(&mut input)?);
@@ -223,7 +240,7 @@ impl<R: Read> Reader<R> {
         input.read_exact(&mut json).map_err(cut_off)?;
         let hyper = std::str::from_utf8(&json).map_err(|e| RecordingError::Hyper(e.to_string()))?;
         let hyper = Hyper::from_json(hyper).map_err(|e| RecordingError::Hyper(format!("{e:#}")))?;
-        Ok(Self { input, header: Header { seed, updates, hyper }, records: 0, done: false })
+        Ok(Self { input, header: Header { seed, updates, start, hyper }, records: 0, done: false })
     }
 
     /// How the run began.
@@ -302,8 +319,13 @@ pub struct Replay {
 
 /// Replay a run that began with a fresh agent.
 pub fn replay<R: Read>(reader: Reader<R>) -> Result<Replay> {
-    let Header { seed, hyper, .. } = reader.header().clone();
-    replay_onto(reader, Agent::new(hyper, seed)?)
+    let Header { seed, start, hyper, .. } = reader.header().clone();
+    let agent = match start {
+        Start::Rule => Agent::imitating(hyper, seed)?,
+        // That it does not fit a run that began with a checkpoint, replay_onto() says.
+        Start::Random | Start::Checkpoint => Agent::new(hyper, seed)?,
+    };
+    replay_onto(reader, agent)
 }
 
 /// Replay a run that resumed, onto the agent resumed from the same checkpoint.

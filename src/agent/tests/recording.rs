@@ -118,8 +118,9 @@ fn damaged_and_foreign_recordings_are_refused() {
     assert!(matches!(header_error(&with(0, b'X')), RecordingError::NotOurs));
     assert!(matches!(header_error(&with(8, 9)), RecordingError::OtherBuild { what: "the format", .. }));
     assert!(matches!(header_error(&with(12, 9)), RecordingError::OtherBuild { what: "the event version", .. }));
+    assert!(matches!(header_error(&with(32, 9)), RecordingError::Start(9)));
     assert!(matches!(header_error(&with(40, b'x')), RecordingError::OtherBuild { what: "the feature schema", .. }));
-    assert!(matches!(header_error(&with(99, 0xff)), RecordingError::Hyper(_)));
+    assert!(matches!(header_error(&with(103, 0xff)), RecordingError::Hyper(_)));
     assert!(matches!(header_error(&with(102, 0xff)), RecordingError::Hyper(_)));
     let damaged = with(start + 4 * RECORD_BYTES, 77);
     let error = Reader::new(damaged.as_slice()).unwrap().find_map(|r| r.err()).unwrap();
