@@ -219,3 +219,54 @@ impl Reading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(guard: bool, measure_s: u64) -> Setting {
+        Setting {
+            shape: Shape { cpus: 8, llcs: 2, nodes: 1, threads: 1 },
+            warm_up_ns: 2_000_000_000,
+            measure_ns: measure_s * 1_000_000_000,
+            events_per_s: 10_000.0,
+            explore_floor: 0.001,
+            hyper: Hyper::default(),
+            guard: guard.then(Limits::default),
+        }
+    }
+
+    fn score(setting: &Setting, regime: &str, contender: &str) -> Score {
+        let regime = Regime::named(&[regime.to_string()]).unwrap()[0];
+        run(setting, &regime, &contender.parse().unwrap(), 3).unwrap()
+    }
+
+    #[test]
+    fn the_guard_makes_a_wrecked_learner_cheap() {
+        let of = |guard, contender: &str| score(&setting(guard, 60), "middle-short-95", contender).response_mean_us;
+        let rule = of(false, "rule=rule:margin=1");
+        let (free, guarded) = (of(false, "sign=wreck:sign") / rule, of(true, "sign=wreck:sign") / rule);
+        println!("a reward of the wrong sign makes responses longer: {free:.3} times, guarded {guarded:.3}");
+        assert!(free > 1.05, "the wreck does no harm: {free}");
+        assert!(guarded < 1.03, "{guarded}");
+    }
+
+    #[test]
+    fn what_is_not_finite_is_never_published() {
+        let s = score(&setting(false, 5), "middle-short-95", "nan=wreck:nan");
+        let healthy = score(&setting(false, 5), "middle-short-95", "rule=learn:rule");
+        assert!(s.updates < healthy.updates, "the wreck goes on learning: {} updates", s.updates);
+        assert!(s.response_mean_us < healthy.response_mean_us * 1.2, "the last good weights stay in use");
+    }
+
+    #[test]
+    fn a_learner_finds_out_that_moves_are_dear() {
+        let shape = Shape { cpus: 16, llcs: 4, nodes: 1, threads: 1 };
+        let setting = Setting { shape, warm_up_ns: 8_000_000_000, ..setting(false, 4) };
+        let learned = score(&setting, "high-short-95", "learned=learn:rule");
+        let rule = score(&setting, "high-short-95", "rule=rule:margin=1");
+        println!("learned {learned:?}\nrule {rule:?}");
+        assert!(learned.moved_share < rule.moved_share * 0.7, "{} of {}", learned.moved_share, rule.moved_share);
+        assert!(learned.response_mean_us < rule.response_mean_us * 0.9);
+    }
+}
