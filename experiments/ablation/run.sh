@@ -6,6 +6,8 @@
 # all other costs x bursts (and other seeds), and that one is measured there. The learning one begins by imitating the
 # fixed rule, learns for WARM_UP seconds and goes on while it is measured.
 #
+# Training goes round the regimes in short turns, with small steps: long turns make a policy for the last one.
+#
 #     experiments/ablation/run.sh OUT_DIR [SEEDS]        once built; about an hour on two CPUs; goes on where it was
 set -euo pipefail
 
@@ -22,8 +24,8 @@ train() { # GROUP: under all others
 	local others=() other
 	for other in "${groups[@]}"; do [ "$other" = "$1" ] || others+=("$other-80" "$other-95"); done
 	[ -s "$out/$1.safetensors" ] ||
-		"$scx_rl" ablation train --out "$out/$1.safetensors" --imitate --rounds "${ROUNDS:-3}" --seconds "$seconds" \
-			--regimes "$(IFS=,; echo "${others[*]}")" --hyper "${HYPER:-{\}}" 2> "$out/$1.log"
+		"$scx_rl" ablation train --out "$out/$1.safetensors" --imitate --rounds "${ROUNDS:-20}" --seconds 1 \
+			--regimes "$(IFS=,; echo "${others[*]}")" --hyper "${TRAIN_HYPER:-{\"actor_learning_rate\":0.001\}}" 2> "$out/$1.log"
 }
 
 running=0
