@@ -210,8 +210,7 @@ impl Run<'_> {
                     publish_at = now + seconds(opts.publish_every);
                 }
                 let now_ns = u64::try_from(self.started.elapsed().as_nanos())?;
-                let counts = guard_counts(&scheduler.counters()?);
-                learning.publishing.step(&mut scheduler, now_ns, &counts)?;
+                learning.publishing.step(&mut scheduler, now_ns, |s| Ok(guard_counts(&s.counters()?)))?;
                 if signals.take_checkpoint() || (now >= checkpoint_at && learning.has_news()) {
                     learning.checkpoint(scheduler.generation());
                     checkpoint_at = now + seconds(opts.checkpoint_every);

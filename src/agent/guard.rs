@@ -25,9 +25,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::ope::student_t;
 use crate::lab::statistics::median;
+use crate::policy::RL_HIST_BUCKETS;
 
 /// Buckets of [`Counts::waits`]: bucket i counts waits in [2^i, 2^(i+1)) us.
-pub const BUCKETS: usize = 32;
+pub const BUCKETS: usize = RL_HIST_BUCKETS as usize;
 
 /// The limits of the guard.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,6 +200,8 @@ pub struct Guard {
     first_ns: Option<f64>,
     /// ln of ratios, the oldest first.
     pairs: Vec<f64>,
+    /// Of the time under the policy; from the pairs.
+    share: f64,
     /// 99th percentiles under the rule, us, the oldest first.
     usual_us: Vec<f64>,
     pauses: u32,
@@ -220,10 +223,12 @@ impl Guard {
             began_at_ns: now_ns,
             first_ns: None,
             pairs: Vec::new(),
+            share: 0.0,
             usual_us: Vec::new(),
             pauses: 0,
             distrusted: 0,
         };
+        guard.weigh();
         guard.begin(Stage::Rest, Decider::Rule, now_ns, guard.limits.window_ns);
         guard
     }
@@ -252,6 +257,11 @@ impl Guard {
 
     /// The share of the time that the policy may decide.
     pub fn share(&self) -> f64 {
+        self.share
+    }
+
+    /// What is known of the harm has changed, so the share does. (Not on demand: that is in every turn of the loop.)
+    fn weigh(&mut self) {
         let harm = self.harm();
         let bound = if harm.pairs < self.limits.pairs_min {
             self.limits.unknown_harm
@@ -260,7 +270,7 @@ impl Guard {
             ((harm.mean + reach).exp() - 1.0).min(self.limits.unknown_harm)
         };
         let least = self.limits.budget / self.limits.unknown_harm;
-        (self.limits.budget / bound.max(1e-9)).clamp(least, self.limits.share_max)
+        self.share = (self.limits.budget / bound.max(1e-9)).clamp(least, self.limits.share_max);
     }
 
     /// Is the policy known to be harmless enough to decide nearly all of the time?
@@ -290,6 +300,7 @@ impl Guard {
     /// The policy changed for another one (other weights than it had, of which nothing is known).
     pub fn forget(&mut self) {
         self.pairs.clear();
+        self.weigh();
     }
 
     fn exploded(&self, counts: &Counts) -> Option<Reason> {
@@ -323,6 +334,7 @@ impl Guard {
                     let (policy_ns, rule_ns) =
                         if self.decider == Decider::Policy { (second_ns, first_ns) } else { (first_ns, second_ns) };
                     push(&mut self.pairs, (policy_ns / rule_ns).ln(), self.limits.pairs_max);
+                    self.weigh();
                     if let Some(reason) = self.worse() {
                         return Some(reason);
                     }
@@ -357,7 +369,7 @@ impl Guard {
         let pause_ns = self.limits.pause_ns.saturating_mul(1 << self.pauses.min(20)).min(self.limits.pause_max_ns);
         self.pauses += 1;
         self.distrusted += 1;
-        self.pairs.clear();
+        self.forget();
         self.begin(Stage::Pause, Decider::Rule, now_ns, pause_ns);
     }
 

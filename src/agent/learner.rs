@@ -263,7 +263,7 @@ fn limit_norm(grads: &mut GradStore, vars: [&Var; 4], max: f64) -> Result<bool> 
 }
 
 /// Mean KL divergence between the Bernoulli policies of two lists of logits.
-fn kl(before: &[f32], after: &[f32]) -> f64 {
+pub(super) fn kl(before: &[f32], after: &[f32]) -> f64 {
     // ln sigmoid(l), without overflow
     let log = |l: f64| -((-l).max(0.0) + (-l.abs()).exp().ln_1p());
     let each = before.iter().zip(after).map(|(&b, &a)| {

@@ -6,10 +6,11 @@ use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 
 use crate::policy::host::{self, Features};
-use crate::policy::{RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_PROB_ONE, rl_mode, rl_slot, rl_weights};
+use crate::policy::{RL_LOGIT_BITS, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, rl_mode, rl_slot, rl_weights};
 
 use super::guard::{Counts, Decider, Guard, Harm, Reason};
 use super::imitation::situation;
+use super::learner::kl;
 use super::{Agent, Environment};
 
 /// Situations in which networks are compared.
@@ -82,11 +83,6 @@ impl Publishing {
         self.frozen = true;
     }
 
-    /// The network as the kernel got it last, or is to get it first.
-    pub fn good(&self) -> &rl_weights {
-        &self.good
-    }
-
     /// What the guard knows, and the share of the time that it gives to the policy; none without a guard.
     pub fn guarded(&self) -> Option<(Harm, f64)> {
         self.guard.as_ref().map(|guard| (guard.harm(), guard.share()))
@@ -121,13 +117,19 @@ impl Publishing {
         }
     }
 
-    /// Let time go on: ask the guard, and publish if something else is to decide than what was published last.
+    /// Let time go on: ask the guard, and publish if something else is to decide than what was published last. Without a
+    /// guard, nothing is counted.
     ///
     /// # Errors
     /// The environment fails.
-    pub fn step(&mut self, environment: &mut impl Environment, now_ns: u64, counts: &Counts) -> Result<()> {
+    pub fn step<E: Environment>(
+        &mut self,
+        environment: &mut E,
+        now_ns: u64,
+        counts: impl FnOnce(&mut E) -> Result<Counts>,
+    ) -> Result<()> {
         if let Some(guard) = &mut self.guard {
-            let order = guard.observe(now_ns, counts);
+            let order = guard.observe(now_ns, &counts(environment)?);
             let trusts = guard.trusts();
             if let Some(reason) = order.distrusted {
                 self.distrust(reason);
@@ -182,15 +184,10 @@ impl Publishing {
 
 /// Mean Kullback-Leibler divergence of the decisions of a network from those of another, nats.
 fn divergence(from: &rl_weights, to: &rl_weights, situations: &[Features]) -> f64 {
-    let slot = |weights: &rl_weights| rl_slot { mode: RL_MODE_LEARN, weights: *weights, ..Default::default() };
-    let (from, to) = (slot(from), slot(to));
-    let probability = |slot: &rl_slot, f: &Features| {
-        // 16 bits know no probability between 0 and 1 / 65536.
-        (f64::from(host::act(slot, f, 0).p_migrate_q16) / f64::from(RL_PROB_ONE)).clamp(1e-5, 1.0 - 1e-5)
+    let logits = |weights: &rl_weights| -> Vec<f32> {
+        let slot = rl_slot { mode: RL_MODE_LEARN, weights: *weights, ..Default::default() };
+        let logit = |f| host::act(&slot, f, 0).logit_q8 as f32 / (1 << RL_LOGIT_BITS) as f32;
+        situations.iter().map(logit).collect()
     };
-    let each = situations.iter().map(|f| {
-        let (p, q) = (probability(&from, f), probability(&to, f));
-        p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln()
-    });
-    each.sum::<f64>() / situations.len().max(1) as f64
+    kl(&logits(from), &logits(to))
 }

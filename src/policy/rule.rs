@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The numbers of the fixed rule, as people write them: `margin=0.5,hot-ms=5,hot-margin=2`.
 
-use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
@@ -14,7 +13,7 @@ const ALWAYS: u8 = 255;
 const PER_TASK: f64 = 16.0;
 
 /// The fixed rule: `rl_heuristic()` in policy.h.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule(rl_rule);
 
 impl Default for Rule {
@@ -73,12 +72,6 @@ fn time_ns(part: &str, value: &str, unit_ns: f64) -> Result<u64> {
     let number: f64 = value.parse().with_context(|| format!("{part:?} needs a time"))?;
     ensure!((0.0..=1e9).contains(&(number * unit_ns)), "{part:?}: from 0 to 1 s is possible");
     Ok((number * unit_ns) as u64)
-}
-
-impl fmt::Debug for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::machine::Shape;
 use super::regime::Regime;
 use super::trial::{self, Score, Setting};
 use crate::agent::guard::Limits;
-use crate::agent::{Checkpoint, Hyper, Origin};
+use crate::agent::{Hyper, Origin};
 use crate::lab::statistics::{Bootstrap, Estimate, geometric_mean};
 use crate::process::print;
 
@@ -307,10 +307,7 @@ fn train(args: &TrainArgs) -> Result<()> {
     let start = match &args.resume {
         None if args.imitate => Start::Rule,
         None => Start::Random,
-        Some(path) => {
-            let checkpoint = Checkpoint::load(path).with_context(|| format!("cannot use {}", path.display()))?;
-            Start::Checkpoint(Box::new(checkpoint))
-        }
+        Some(path) => Start::Checkpoint(Box::new(crate::run::load(path)?)),
     };
     let mut agent = start.agent(&setting.hyper, args.seed)?;
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);

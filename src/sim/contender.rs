@@ -107,7 +107,7 @@ impl FromStr for Contender {
         let (name, how) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=HOW"))?;
         ensure!(!name.is_empty(), "{text:?} has no name before the =");
         let (how, detail) = how.split_once(':').unwrap_or((how, ""));
-        let load = || Checkpoint::load(Path::new(detail)).with_context(|| format!("cannot use {detail}"));
+        let load = || crate::run::load(Path::new(detail));
         let kind = match how {
             "rule" => {
                 let rule = detail.parse::<Rule>()?.numbers();

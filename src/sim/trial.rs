@@ -119,10 +119,9 @@ impl<'a> Pupil<'a> {
             if let Err(e) = self.agent.observe(&self.events) {
                 log::warn!("{e:#}");
             }
-            let counters = sim.scheduler_mut().counters();
             if sim.elapsed_ns() >= next_ns {
                 next_ns += PUBLISH_NS;
-                let asked = decisions(&counters).0;
+                let asked = decisions(&sim.scheduler_mut().counters()).0;
                 let per_s = (asked - before) as f64 * 1e9 / PUBLISH_NS as f64;
                 before = asked;
                 self.shift = next_shift(self.shift, per_s, self.events_per_s, 0);
@@ -130,7 +129,7 @@ impl<'a> Pupil<'a> {
                 self.publishing.consider(self.agent);
             }
             let now_ns = sim.elapsed_ns();
-            self.publishing.step(sim, now_ns, &guard_counts(&counters))?;
+            self.publishing.step(sim, now_ns, |sim| Ok(guard_counts(&sim.scheduler_mut().counters())))?;
         }
         Ok(())
     }
