@@ -269,7 +269,7 @@ fn run(boot: &Boot, number: usize, eevdf: bool) -> Vec<Outcome> {
 fn script(cases: &[&Case], dir: &Path, eevdf: bool) -> String {
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/storm");
     let mut script = format!(
-        "export X='{}' W='{}' GUEST='{}' EEVDF='{}'\n. \"$GUEST/run.sh\"\n",
+        "echo\nexport X='{}' W='{}' GUEST='{}' EEVDF='{}'\n. \"$GUEST/run.sh\"\n",
         env!("CARGO_BIN_EXE_scx_rl"),
         dir.display(),
         guest.display(),
@@ -304,6 +304,8 @@ fn main() -> ExitCode {
         boots.iter().flat_map(|b| &b.cases).for_each(|c| println!("{}", c.name));
         return ExitCode::SUCCESS;
     }
+    // Says when a guest had to boot again, and why.
+    let _ = simplelog::SimpleLogger::init(log::LevelFilter::Warn, simplelog::Config::default());
     let began = Instant::now();
     let outcomes: Vec<Outcome> = boots.iter().enumerate().flat_map(|(i, b)| run(b, i, has("--eevdf"))).collect();
     let count = |wanted: Outcome| outcomes.iter().filter(|&&o| o == wanted).count();

@@ -3,9 +3,10 @@
 
 mod vm_support;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use scx_rl::vm::{GuestEnd, Vm, VmError};
+use scx_rl::vm::{Accel, GuestEnd, Vm, VmError};
 use vm_support::run_or_skip;
 
 /// Prints, for each CPU, who shares its last-level cache and its core, then the CPUs of each NUMA node.
@@ -91,4 +92,19 @@ fn a_crashed_kernel_is_told_from_a_script_that_failed() {
 fn a_guest_that_just_goes_away_is_an_error() {
     let Err(error) = vm_support::skip_unavailable(Vm::new().run("poweroff -f")) else { return };
     assert!(matches!(error, VmError::Guest { end: GuestEnd::Died, .. }), "{error}");
+}
+
+#[test]
+fn a_guest_whose_timer_got_lost_boots_again() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("timer-lost");
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let script = format!(
+        "echo boot >>'{0}/boots'; if [ $(wc -l <'{0}/boots') = 1 ]; then \
+         echo \"<3>rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies!\" >/dev/kmsg; sleep 1000; fi",
+        dir.display()
+    );
+    let Some(output) = run_or_skip(&Vm::new().accel(Accel::Tcg).rwdir(&dir), &script) else { return };
+    assert_eq!(output.code, 0);
+    assert_eq!(std::fs::read_to_string(dir.join("boots")).unwrap(), "boot\nboot\n");
 }

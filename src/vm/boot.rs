@@ -38,6 +38,9 @@ const ORPHAN_EXTRA_S: u64 = 20;
 const TAIL_LINES: usize = 25;
 const CRASH_LINES: usize = 60;
 const CRASH_SIGNS: [&str; 3] = ["BUG: ", "Oops: ", "Kernel panic"];
+/// The kernel's own diagnosis, after 21 s: the thread of RCU sleeps on a timer that is long due. An interrupt is lost, not a
+/// thread kept waiting: a scheduler cannot do that.
+const TIMER_LOST: &str = "rcu_preempt kthread timer wakeup didn't happen";
 
 /// What a boot needs. Folders are absolute.
 pub(super) struct Boot<'a> {
@@ -138,6 +141,9 @@ impl Boot<'_> {
             }
             if !self.kvm && log.boot_time.is_none() && start.elapsed() >= BOOT_MAX {
                 return Some(self.lost(GuestEnd::NotBooted(BOOT_MAX), log));
+            }
+            if !self.kvm && log.timer_lost {
+                return Some(self.lost(GuestEnd::TimerLost, log));
             }
             match events.recv_timeout(POLL) {
                 Ok(event) => log.take(event, &mut sink),
@@ -305,13 +311,15 @@ struct ConsoleLog {
     panicked: bool,
     /// Its last words have begun.
     crashed: bool,
+    /// A timer of the kernel's own, due long ago, has not fired.
+    timer_lost: bool,
 }
 
 impl ConsoleLog {
     fn new(path: &Path, start: Instant) -> Result<Self, VmError> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
         let (line, last) = (Vec::new(), VecDeque::new());
-        Ok(Self { file, start, line, last, boot_time: None, panicked: false, crashed: false })
+        Ok(Self { file, start, line, last, boot_time: None, panicked: false, crashed: false, timer_lost: false })
     }
 
     fn take(&mut self, event: Event, sink: &mut dyn FnMut(&[u8])) {
@@ -338,6 +346,7 @@ impl ConsoleLog {
             self.boot_time = Some(self.start.elapsed());
         }
         self.panicked |= line.contains("Kernel panic - not syncing");
+        self.timer_lost |= line.contains(TIMER_LOST);
         self.crashed |= CRASH_SIGNS.iter().any(|sign| line.contains(sign));
         if self.crashed {
             if self.last.len() < TAIL_LINES + CRASH_LINES {

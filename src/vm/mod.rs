@@ -77,6 +77,9 @@ pub enum GuestEnd {
     /// It was stopped because it had not started the command after this time.
     #[error("stopped after {} s of booting", .0.as_secs())]
     NotBooted(Duration),
+    /// It was stopped because a timer of its kernel, long due, did not fire.
+    #[error("stopped because a timer of its kernel did not fire for many seconds")]
+    TimerLost,
     /// Its kernel panicked or oopsed.
     #[error("the guest's kernel crashed")]
     Panic,
@@ -358,8 +361,10 @@ const BOOTS_MAX: u32 = 3;
 
 /// Did the guest die of QEMU's emulation, and how? That says nothing about the command.
 fn lost_to_emulation(end: GuestEnd, console: &Path) -> Option<&'static str> {
-    if matches!(end, GuestEnd::NotBooted(_)) {
-        return Some("the emulated guest did not come to the command");
+    match end {
+        GuestEnd::NotBooted(_) => return Some("the emulated guest did not come to the command"),
+        GuestEnd::TimerLost => return Some("an emulated CPU lost its timer"),
+        _ => {}
     }
     let bytes = fs::read(console).ok()?;
     let text = String::from_utf8_lossy(&bytes);
