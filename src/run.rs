@@ -29,7 +29,7 @@ use crate::policy::{
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
 
-/// How often the loop drains the ring buffer, which holds over 8,000 events.
+/// How often the loop drains the ring buffer, which holds about 10,000 events.
 const POLL: Duration = Duration::from_millis(20);
 /// Statistics readers that are remembered; the least recent one is forgotten beyond that.
 const READERS_MAX: usize = 16;

@@ -28,6 +28,11 @@
 #define RL_YIELD_NS 700000
 /* No task is put farther back in a queue than that queue is expected to serve in this time. */
 #define RL_STARVE_NS 1000000000ULL
+/* Who has waited for this long in spite of all that runs next. Looked at every RL_STARVED_LOOK_NS in each queue. */
+#define RL_STARVED_NS 4000000000ULL
+#define RL_STARVED_LOOK_NS 250000000
+/* Of so many of the last in line. */
+#define RL_STARVED_SCAN 32
 /* A queue's clock goes at least that many times slower than if all in it were of weight 100, whoever else is served. */
 #define RL_CRAWL 4
 /* A queue's clock is brought to its first task at least that often while tasks are taken from it. */
@@ -133,16 +138,43 @@ static __always_inline u64 served_soon(u32 queued, u32 nr_cpus)
 	return fair_ns(RL_STARVE_NS, queued, nr_cpus);
 }
 
-/* The running task pays for what it has run since it last did. */
+/* The running task pays for what it has run since it last did, and has not paid in advance. */
 static __always_inline void charge(struct task_ctx *tctx, u32 weight, u64 now)
 {
-	u64 ran = since(tctx->charged_at_ns, now);
+	u64 ran = since(tctx->charged_at_ns, now), prepaid;
 
 	if (ran == RL_NEVER)
 		return;
 	tctx->charged_at_ns = now;
-	tctx->vtime += weighted(weight, ran);
 	tctx->burst_ns += ran;
+	prepaid = ran < tctx->prepaid_ns ? ran : tctx->prepaid_ns;
+	tctx->prepaid_ns -= prepaid;
+	tctx->vtime += weighted(weight, ran - prepaid);
+}
+
+/*
+ * A new task pays in advance for what new tasks here usually run before they first sleep or exit. Nobody can be charged
+ * after its exit: without this a chain of short-lived ones, each of which begins at the clock, would leave a hog the rest.
+ */
+static __always_inline void prepay(struct task_ctx *tctx, u32 weight)
+{
+	struct domain_ctx *dom = lookup_domain(tctx->home);
+
+	if (!dom || tctx->nr_runs)
+		return;
+	tctx->prepaid_ns = dom->first_burst_ns < slice_ns ? dom->first_burst_ns : slice_ns;
+	tctx->vtime += weighted(weight, tctx->prepaid_ns);
+}
+
+/* A task's first burst ends: it gets back what it did not use, and the next new ones pay accordingly. */
+static __always_inline void settle_first_burst(struct task_ctx *tctx, u32 weight)
+{
+	struct domain_ctx *dom = lookup_domain(tctx->home);
+
+	tctx->vtime -= weighted(weight, tctx->prepaid_ns);
+	tctx->prepaid_ns = 0;
+	if (dom)
+		dom->first_burst_ns = mean8(dom->first_burst_ns, tctx->burst_ns);
 }
 
 /*
@@ -190,10 +222,12 @@ __noinline int rl_alone(struct task_ctx *tctx __arg_nonnull)
 
 	if (!now || nr_queued(tctx->queue) || !time_before(READ_ONCE(*now), tctx->vtime))
 		return 0;
-	if (tctx->queue < RL_CPU_QUEUE)
+	if (tctx->queue < RL_CPU_QUEUE) {
 		tctx->vtime = READ_ONCE(*now);
-	else
+		tctx->prepaid_ns = 0;
+	} else {
 		WRITE_ONCE(*now, tctx->vtime);
+	}
 	return 0;
 }
 
@@ -371,6 +405,48 @@ static __always_inline bool unwatched(u32 queue, u64 now)
 	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
 
 	return !clock || since(READ_ONCE(clock->looked_at_ns), now) > RL_LOOK_NS;
+}
+
+/* Is it time to look for who starves in the queue? */
+static __always_inline bool unscanned(u32 queue, u64 now)
+{
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
+
+	return clock && since(READ_ONCE(clock->scanned_at_ns), now) > RL_STARVED_LOOK_NS;
+}
+
+/*
+ * Take one who starves to this CPU. A task is put in its place by how long its queue is then; should the queue grow a lot
+ * after that, its turn would come as much later. Return: was there one?
+ */
+__noinline bool rl_serve_starved(s32 cpu, u32 queue)
+{
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
+	u64 now = scx_bpf_now();
+	struct task_struct *p;
+	bool taken = false;
+	u32 scanned = 0;
+
+	if (!clock)
+		return false;
+	WRITE_ONCE(clock->scanned_at_ns, now);
+	bpf_for_each(scx_dsq, p, queue, SCX_DSQ_ITER_REV) {
+		struct task_ctx *tctx;
+		u64 queued_at;
+
+		if (scanned++ >= RL_STARVED_SCAN)
+			break;
+		tctx = lookup_task(p);
+		queued_at = tctx ? READ_ONCE(tctx->queued_at_ns) : 0;
+		if (!queued_at || since(queued_at, now) <= RL_STARVED_NS || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+			continue;
+		taken = scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0);
+		if (taken) {
+			count(starved);
+			break;
+		}
+	}
+	return taken;
 }
 
 /* The task whose slice has ended goes on, if it is still first in line. */
