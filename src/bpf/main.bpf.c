@@ -52,6 +52,11 @@ static __always_inline u64 rest_of_slice(struct task_struct *p, struct task_ctx 
 	cctx->preempted = false;
 	if (!tctx->slice_used_ns || tctx->slice_used_ns >= allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))))
 		return 0;
+	if (want_ns(tctx) > cctx->next_want_ns) {
+		WRITE_ONCE(cctx->next_queue, tctx->queue);
+		WRITE_ONCE(cctx->next_deadline, deadline(tctx, p->scx.weight));
+		WRITE_ONCE(cctx->next_want_ns, want_ns(tctx));
+	}
 	return tctx->slice_used_ns < slice_ns ? slice_ns - tctx->slice_used_ns : 0;
 }
 
@@ -113,9 +118,9 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 
 /*
  * A waking task may take the CPU it is sent to from what runs there, if that does not run since just now; else at the next
- * tick. Not if its waker is about to leave a CPU anyway.
+ * tick. Not if its waker is about to leave a CPU anyway. Return: how; 0: it may not.
  */
-static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
+static __always_inline u64 may_preempt(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
@@ -123,11 +128,11 @@ static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *
 
 	if (!with(RL_WITHOUT_preempt) || !(enq_flags & SCX_ENQ_WAKEUP) || tctx->sync || !cctx ||
 	    rl_advantage(tctx, p->scx.weight, cpu, now) <= 0)
-		return false;
+		return 0;
 	if (has_run(cpu, now))
-		return true;
+		return has_next(cctx, cpu) ? SCX_ENQ_HEAD : SCX_ENQ_PREEMPT;
 	cctx->wanted = true;
-	return false;
+	return 0;
 }
 
 void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
@@ -136,7 +141,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	bool pinned = is_pinned(p);
 	struct domain_ctx *dom;
 	u32 home, queue, queued;
-	u64 rest_ns, place, last;
+	u64 rest_ns, place, last, how;
 
 	if (!tctx) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
@@ -164,9 +169,10 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	last = rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
 	if (pinned)
 		rl_align(tctx, home, p->scx.weight);
-	if (may_preempt(p, tctx, enq_flags)) {
+	how = may_preempt(p, tctx, enq_flags);
+	if (how) {
 		count(preemptions);
-		send_to_cpu(p, tctx, enq_flags | SCX_ENQ_PREEMPT);
+		send_to_cpu(p, tctx, enq_flags | how);
 		return;
 	}
 
@@ -341,8 +347,10 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	if (tctx->queue != RL_CPU_QUEUE + cpu)
 		rl_join(tctx, id);
 	/* unless one waits here whom this one preempted for a moment */
-	if (!nr_queued(SCX_DSQ_LOCAL_ON | cpu))
+	if (!nr_queued(SCX_DSQ_LOCAL_ON | cpu)) {
 		rl_alone(tctx);
+		WRITE_ONCE(cctx->next_want_ns, 0);
+	}
 	tctx->home = id;
 	tctx->sync = false;
 	tctx->from_dsq = false;

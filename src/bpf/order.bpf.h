@@ -162,7 +162,7 @@ static __always_inline void prepay(struct task_ctx *tctx, u32 weight)
 
 	if (!dom || tctx->nr_runs)
 		return;
-	tctx->prepaid_ns = dom->first_burst_ns < slice_ns ? dom->first_burst_ns : slice_ns;
+	tctx->prepaid_ns = dom->first_burst_ns;
 	tctx->vtime += weighted(weight, tctx->prepaid_ns);
 }
 
@@ -173,8 +173,9 @@ static __always_inline void settle_first_burst(struct task_ctx *tctx, u32 weight
 
 	tctx->vtime -= weighted(weight, tctx->prepaid_ns);
 	tctx->prepaid_ns = 0;
+	/* a hog that ends at last must not make all others pay for as much */
 	if (dom)
-		dom->first_burst_ns = mean8(dom->first_burst_ns, tctx->burst_ns);
+		dom->first_burst_ns = mean8(dom->first_burst_ns, tctx->burst_ns < slice_ns ? tctx->burst_ns : slice_ns);
 }
 
 /*
@@ -283,31 +284,48 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 	cctx->wanted = false;
 }
 
+/* Was somebody preempted on the CPU for a moment, and waits for the end of that? */
+static __always_inline bool has_next(const struct cpu_ctx *cctx, s32 cpu)
+{
+	return READ_ONCE(cctx->next_want_ns) && nr_queued(SCX_DSQ_LOCAL_ON | cpu);
+}
+
 /*
  * How much later the deadline of what runs on the CPU is than that of a waking task; not positive: no reason to preempt.
  * That costs a switch, and much more if a lock is held. So it must not happen among tasks that sleep soon by themselves,
- * but only where the running one wants more than a slice, and the waking one far less.
+ * but only where the running one wants more than a slice, and the waking one far less. If what runs is there for a moment
+ * only, who was preempted for that counts: a hog must not get its CPU back before all whom that moment woke.
  */
 __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	u64 want;
+	u64 want, late;
+	u32 queue;
 
-	if (!cctx || !READ_ONCE(cctx->granted_at_ns))
+	if (!cctx)
 		return 0;
-	want = running_want_ns(cctx, now);
+	if (has_next(cctx, cpu)) {
+		want = READ_ONCE(cctx->next_want_ns);
+		late = READ_ONCE(cctx->next_deadline);
+		queue = READ_ONCE(cctx->next_queue);
+	} else {
+		if (!READ_ONCE(cctx->granted_at_ns))
+			return 0;
+		want = running_want_ns(cctx, now);
+		late = READ_ONCE(cctx->deadline);
+		queue = READ_ONCE(cctx->queue);
+	}
 	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
 		return 0;
-	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
-	       lateness(deadline(tctx, weight), tctx->queue);
+	return lateness(late, queue) - lateness(deadline(tctx, weight), tctx->queue);
 }
 
-/* Has what runs on the CPU had its turn for long enough to be preempted? */
+/* Has what runs on the CPU had its turn for long enough to be preempted, or is it preempted already? */
 static __always_inline bool has_run(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 
-	return cctx && turn_ns(cctx, now) >= RL_MIN_RUN_NS;
+	return cctx && (has_next(cctx, cpu) || turn_ns(cctx, now) >= RL_MIN_RUN_NS);
 }
 
 /*

@@ -163,6 +163,10 @@ struct cpu_ctx {
 	u64 deadline;
 	u64 burst_ns; /* of that task, then */
 	u64 burst_avg_ns; /* likewise */
+	/* Of who was preempted here for a moment, and waits in the local DSQ: its deadline on the clock of next_queue, its want. */
+	u32 next_queue;
+	u64 next_deadline;
+	u64 next_want_ns; /* 0: nobody */
 	u64 compared_at_ns; /* it looked at other domains then */
 	u64 looked_at_ns;
 } __attribute__((aligned(64)));
