@@ -284,10 +284,10 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 	cctx->wanted = false;
 }
 
-/* Was somebody preempted on the CPU for a moment, and waits for the end of that? */
+/* Was somebody preempted on the CPU for a moment, and is next after that? */
 static __always_inline bool has_next(const struct cpu_ctx *cctx, s32 cpu)
 {
-	return READ_ONCE(cctx->next_want_ns) && nr_queued(SCX_DSQ_LOCAL_ON | cpu);
+	return READ_ONCE(cctx->next_want_ns) && nr_queued(SCX_DSQ_LOCAL_ON | cpu) == 1;
 }
 
 /*
@@ -305,6 +305,9 @@ __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32
 	if (!cctx)
 		return 0;
 	if (has_next(cctx, cpu)) {
+		/* it cannot go elsewhere from there: only for another moment */
+		if (want_ns(tctx) >= RL_BRIEF_NS)
+			return 0;
 		want = READ_ONCE(cctx->next_want_ns);
 		late = READ_ONCE(cctx->next_deadline);
 		queue = READ_ONCE(cctx->next_queue);
