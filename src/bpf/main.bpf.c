@@ -494,6 +494,10 @@ void BPF_STRUCT_OPS(rl_set_weight, struct task_struct *p, u32 weight)
 
 void BPF_STRUCT_OPS(rl_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
 {
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
+
+	if (cctx)
+		WRITE_ONCE(cctx->next_want_ns, 0);
 	/* a higher class took the CPU: what waits in its local DSQ must not wait for that to end */
 	scx_bpf_reenqueue_local();
 }

@@ -284,10 +284,11 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 	cctx->wanted = false;
 }
 
-/* Was somebody preempted on the CPU for a moment, and is next after that? */
+/* Does somebody of ours run on the CPU for a moment, and is who was preempted for that the next? */
 static __always_inline bool has_next(const struct cpu_ctx *cctx, s32 cpu)
 {
-	return READ_ONCE(cctx->next_want_ns) && nr_queued(SCX_DSQ_LOCAL_ON | cpu) == 1;
+	return READ_ONCE(cctx->next_want_ns) && READ_ONCE(cctx->granted_at_ns) &&
+	       nr_queued(SCX_DSQ_LOCAL_ON | cpu) == 1;
 }
 
 /*
