@@ -22,7 +22,6 @@
 pub mod buffer;
 pub mod checkpoint;
 mod format;
-pub mod gate;
 pub mod guard;
 pub mod hyper;
 pub mod imitation;
