@@ -27,7 +27,7 @@ use crate::policy::{
 ///
 /// Examples:
 ///
-///   scx_rl --learn --checkpoint-dir /var/lib/scx_rl    learn from scratch on this machine
+///   scx_rl --learn --checkpoint-dir /var/lib/scx_rl    learn, beginning as the fixed rule
 ///   scx_rl --learn --resume ckpt.safetensors           go on learning
 ///   scx_rl --frozen ckpt.safetensors                   use what was learned; no exploration, no learning
 ///   scx_rl --heuristic                                 the fixed rule, to compare with
@@ -138,7 +138,7 @@ pub struct Opts {
     #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]
     pub random: bool,
 
-    /// Go on from this checkpoint instead of a random network.
+    /// Go on from this checkpoint instead of an imitation of the fixed rule.
     #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub resume: Option<PathBuf>,
 
@@ -147,8 +147,8 @@ pub struct Opts {
     pub from_scratch: bool,
 
     /// Let the network decide all of the time. Without it, a guard compares it with the fixed rule in short windows of
-    /// random order, gives it as much of the time as keeps its cost below 3 % of response times, and lets the rule decide
-    /// alone for a while if it is worse.
+    /// random order, gives it 20 to 95 % of the time, aiming at a cost of at most 3 % of response times, and lets the rule
+    /// decide alone for a while if it is worse.
     #[clap(long, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub no_guard: bool,
 

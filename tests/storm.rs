@@ -268,6 +268,7 @@ fn run(boot: &Boot, number: usize, eevdf: bool) -> Vec<Outcome> {
 /// What the guest runs.
 fn script(cases: &[&Case], dir: &Path, eevdf: bool) -> String {
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/storm");
+    // Should the guest boot again, the new line ends what it was saying before.
     let mut script = format!(
         "echo\nexport X='{}' W='{}' GUEST='{}' EEVDF='{}'\n. \"$GUEST/run.sh\"\n",
         env!("CARGO_BIN_EXE_scx_rl"),

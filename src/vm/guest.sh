@@ -49,8 +49,8 @@ reader=$!
 
 # An emulated CPU whose timer got lost while booting would hang whatever sleeps on it. It shall hang here: the host sees
 # that the command did not start, and boots again.
-for ((cpu = 0; cpu < $(nproc); cpu++)); do
-	taskset -c $cpu sleep 0.01
+for cpu in $(seq 0 $(($(nproc) - 1))); do
+	taskset -c "$cpu" sleep 0.01
 done
 
 echo 'scx_rl: the command starts' >/dev/kmsg
