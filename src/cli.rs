@@ -14,24 +14,28 @@ use crate::policy::{
 
 /// scx_rl: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
 ///
-/// CPUs are grouped into domains, by default one for each last-level cache. Within a domain tasks share a queue that is
-/// ordered by weighted virtual time. Between domains a small neural network decides, in the kernel, in about 0.1 us:
-/// when a task wakes and its home domain has no idle CPU (WAKE: stay or go elsewhere?), and when a CPU runs out of work
-/// while tasks wait in another domain (PULL: take one or not?). With --learn, a sample of these decisions is logged
-/// with the wait that resulted, an agent in this process keeps improving the network from them, publishes it into the
-/// kernel every second, and writes checkpoints.
+/// CPUs are grouped into domains, by default one for each last-level cache.
+/// Within a domain tasks share a queue ordered by weighted virtual time.
+/// Between domains a small neural network decides, in the kernel, in about
+/// 0.1 us: when a task wakes and its home domain has no idle CPU (WAKE: stay or
+/// go elsewhere?), and when a CPU runs out of work while tasks wait in another
+/// domain (PULL: take one or not?). With --learn, a sample of these decisions is
+/// logged with the wait that resulted, an agent in this process keeps improving
+/// the network from them, publishes it into the kernel every second, and writes
+/// checkpoints.
 ///
-/// The network only chooses among legal actions: pinned tasks and per-CPU kernel threads are never moved, and a bound
-/// on waiting (--wait-bound-ms) overrides it. If this process dies, the kernel goes back to its default scheduler; if it
-/// is stopped, scheduling goes on with the last weights.
+/// The network only chooses among legal actions: pinned tasks and per-CPU kernel
+/// threads are never moved, and a bound on waiting (--wait-bound-ms) overrides
+/// it. If this process dies, the kernel goes back to its default scheduler; if
+/// it is stopped, scheduling goes on with the last weights.
 ///
 /// Examples:
 ///
-///   scx_rl --learn --checkpoint-dir /var/lib/scx_rl    learn, beginning as the fixed rule
-///   scx_rl --learn --resume ckpt.safetensors           go on learning
-///   scx_rl --frozen ckpt.safetensors                   use what was learned; no exploration, no learning
-///   scx_rl --heuristic                                 the fixed rule, to compare with
-///   scx_rl --monitor 1                                 watch one that runs
+///   scx_rl --learn --checkpoint-dir DIR    learn, beginning as the fixed rule
+///   scx_rl --learn --resume FILE           go on learning
+///   scx_rl --frozen FILE                   use what was learned
+///   scx_rl --heuristic                     the fixed rule, to compare with
+///   scx_rl --monitor 1                     watch one that runs
 #[derive(Debug, Parser)]
 #[command(name = "scx_rl", verbatim_doc_comment, disable_version_flag = true, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -126,11 +130,10 @@ pub struct Opts {
     #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]
     pub heuristic: bool,
 
-    /// With --heuristic: the numbers of the rule, to compare with others. Parts, separated by commas: margin=TASKS (per
-    /// CPU, the difference of queues from which on a task moves), numa=TASKS (the same across NUMA nodes), hot-ms=MS
-    /// with hot-margin=TASKS (the same for a task that left its CPU less than MS ago), idle=TASKS or idle=always (what
-    /// an idle CPU there counts), age-us=US (never while nobody at home waits that long, unless a CPU is idle there).
-    /// Default: margin=1,numa=2,idle=always.
+    /// Change the fixed rule. A task moves if the queue at home is longer, per CPU, by margin=TASKS; by numa=TASKS at
+    /// least across NUMA nodes; by hot-margin=TASKS if it left its CPU less than hot-ms=MS ago (give both). idle=TASKS:
+    /// an idle CPU there counts as a queue shorter by this; idle=always: then it always moves. age-us=US: it moves only
+    /// if somebody at home has waited for this long, or a CPU there is idle. Default: margin=1,numa=2,idle=always.
     #[clap(long, value_name = "PARTS", requires = "heuristic", help_heading = "Balancer (choose one)")]
     pub rule: Option<Rule>,
 
@@ -146,9 +149,9 @@ pub struct Opts {
     #[clap(long, conflicts_with_all = NOT_LEARNING, conflicts_with = "resume", help_heading = "Learning")]
     pub from_scratch: bool,
 
-    /// Let the network decide all of the time. Without it, a guard compares it with the fixed rule in short windows of
-    /// random order, gives it 20 to 95 % of the time, aiming at a cost of at most 3 % of response times, and lets the rule
-    /// decide alone for a while if it is worse.
+    /// Switch the guard off: the network decides all of the time. The guard compares it with the fixed rule in short
+    /// windows of random order, gives it 20 to 95 % of the time, aiming at a cost of at most 3 % of response times, and
+    /// pauses it if it is worse.
     #[clap(long, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub no_guard: bool,
 
@@ -158,19 +161,22 @@ pub struct Opts {
     pub checkpoint_dir: PathBuf,
 
     /// Seconds between checkpoints. One is also written at exit.
-    #[clap(long, value_name = "SEC", default_value_t = 60.0, value_parser = positive, help_heading = "Learning")]
+    #[clap(long, value_name = "SEC", default_value_t = 60.0, value_parser = positive, conflicts_with_all = NOT_LEARNING,
+           help_heading = "Learning")]
     pub checkpoint_every: f64,
 
     /// Seconds between publications of new weights into the kernel.
-    #[clap(long, value_name = "SEC", default_value_t = 1.0, value_parser = positive, help_heading = "Learning")]
+    #[clap(long, value_name = "SEC", default_value_t = 1.0, value_parser = positive, conflicts_with_all = NOT_LEARNING,
+           help_heading = "Learning")]
     pub publish_every: f64,
 
     /// Seed of everything random in the agent. With --record, the same events give the same weights, bit for bit.
-    #[clap(long, default_value_t = 1, help_heading = "Learning")]
+    #[clap(long, default_value_t = 1, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub seed: u64,
 
     /// Least probability of each action while learning. Exploration costs latency: keep it small.
-    #[clap(long, value_name = "P", default_value_t = 0.001, value_parser = floor, help_heading = "Learning")]
+    #[clap(long, value_name = "P", default_value_t = 0.001, value_parser = floor, conflicts_with_all = NOT_LEARNING,
+           help_heading = "Learning")]
     pub explore_floor: f64,
 
     /// Write every event to this file, to learn from offline (`scx_rl replay`), or to judge policies by (`scx_rl ope`).
@@ -178,7 +184,7 @@ pub struct Opts {
     pub record: Option<PathBuf>,
 
     /// Stop recording at this size.
-    #[clap(long, value_name = "MIB", default_value_t = 1024, help_heading = "Learning")]
+    #[clap(long, value_name = "MIB", default_value_t = 1024, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub record_limit_mib: u64,
 
     /// How many decisions to log, at most, per second: beyond that a random sample is taken (1 in 2, 4, 8, ...).
@@ -216,7 +222,7 @@ pub struct Opts {
            value_parser = clap::value_parser!(u64).range(100..=100_000), help_heading = "Scheduling")]
     pub slice_min_us: u64,
 
-    /// Switch off parts of the core, to measure what each is worth. For experiments only.
+    /// Switch off mechanisms of the base scheduler, to measure what each is worth. For experiments only.
     #[clap(long, value_name = "PART", value_enum, value_delimiter = ',', help_heading = "Scheduling")]
     pub without: Vec<Mechanism>,
 
@@ -254,7 +260,7 @@ pub struct Opts {
     pub version: bool,
 }
 
-/// A part of the core that an ablation can switch off; `RL_MECHANISMS` in intf.h.
+/// A mechanism of the base scheduler that an ablation can switch off; `RL_MECHANISMS` in intf.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mechanism {
     /// A waking task takes a CPU from one with a much later deadline

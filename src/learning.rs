@@ -119,6 +119,7 @@ impl Learning {
             error!("cannot record any further: {e:#}; learning goes on");
             self.recorder = None;
         }
+        self.publishing.observe(events);
         if let Err(e) = self.agent.observe(events) {
             warn!("{e:#}");
         }

@@ -29,7 +29,7 @@ use crate::policy::{
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
 
-/// How often the loop drains the ring buffer, which holds over 8,000 events.
+/// How often the loop drains the ring buffer, which holds about 10,000 events.
 const POLL: Duration = Duration::from_millis(20);
 /// Statistics readers that are remembered; the least recent one is forgotten beyond that.
 const READERS_MAX: usize = 16;
@@ -56,8 +56,8 @@ struct Summary {
     reward_history: Vec<(u64, f64)>,
     checkpoint: Option<String>,
     checkpoint_failures: u64,
-    /// The active slot, read back from the kernel after the last publication, equals the last checkpoint's network.
-    weights_match_checkpoint: Option<bool>,
+    /// The active slot, read back from the kernel at the end, has the network that was published.
+    weights_as_published: Option<bool>,
     domains: String,
     kernel: String,
     resident_bytes: u64,
@@ -235,9 +235,9 @@ impl Run<'_> {
         if let Some(learning) = &mut self.learning {
             learning.consider();
             learning.publishing.publish(&mut scheduler)?;
+            self.weights_match = Some(scheduler.read_back()?.weights == learning.publishing.current().1);
             if let Some(path) = learning.checkpoint(scheduler.generation()).map(|p| p.to_path_buf()) {
-                let kept = Checkpoint::load(&path)?;
-                self.weights_match = Some(scheduler.read_back()?.weights == kept.weights);
+                Checkpoint::load(&path)?;
                 checkpoint = Some(path.display().to_string());
             }
         } else if let Some(path) = &opts.frozen {
@@ -355,7 +355,7 @@ impl Run<'_> {
             reward_history: learning.map_or(Vec::new(), |l| l.agent().history().to_vec()),
             checkpoint,
             checkpoint_failures: learning.map_or(0, |l| l.checkpoint_failures),
-            weights_match_checkpoint: self.weights_match,
+            weights_as_published: self.weights_match,
             domains: domains.signature(),
             kernel: preflight::kernel_release(),
             resident_bytes: process::resident_bytes(),

@@ -23,9 +23,15 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::ope::student_t;
-use crate::lab::statistics::median;
+use crate::lab::statistics::{median, student_t};
 use crate::policy::RL_HIST_BUCKETS;
+
+/// Fewer bursts than this in a window say nothing of its response.
+const BURSTS_MIN: u64 = 20;
+/// A window under the policy that has fewer although the rule's beside it has this many times as many: it stalls.
+const STALL_FACTOR: u64 = 4;
+/// The harm of such a window, as ln of the ratio: twice the response, for want of a number.
+const STALL_HARM: f64 = std::f64::consts::LN_2;
 
 /// Buckets of [`Counts::waits`]: bucket i counts waits in [2^i, 2^(i+1)) us.
 pub const BUCKETS: usize = RL_HIST_BUCKETS as usize;
@@ -108,7 +114,7 @@ impl Counts {
 
     /// Mean response of a burst, ns; none if too few ended to say.
     fn response_ns(&self) -> Option<f64> {
-        (self.bursts >= 20).then(|| (self.wait_ns + self.burst_ns) as f64 / self.bursts as f64)
+        (self.bursts >= BURSTS_MIN).then(|| (self.wait_ns + self.burst_ns) as f64 / self.bursts as f64)
     }
 
     /// Upper edge of the bucket with the 99th percentile of waits, us; 0 without waits.
@@ -173,6 +179,18 @@ pub struct Harm {
     pub error: f64,
 }
 
+impl Harm {
+    fn of(pairs: &[f64]) -> Self {
+        if pairs.len() < 2 {
+            return Self { pairs: pairs.len(), ..Self::default() };
+        }
+        let n = pairs.len() as f64;
+        let mean = pairs.iter().sum::<f64>() / n;
+        let variance = pairs.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        Self { pairs: pairs.len(), mean, error: (variance / n).sqrt() }
+    }
+}
+
 /// What goes on within a block: a window of each, in random order, and then more of one of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
@@ -196,10 +214,12 @@ pub struct Guard {
     from: Option<(u64, Counts)>,
     /// The stage began then.
     began_at_ns: u64,
-    /// Mean response of the block's first window, ns.
-    first_ns: Option<f64>,
-    /// ln of ratios, the oldest first.
+    /// What was counted in the block's first window.
+    first: Option<Counts>,
+    /// ln of ratios since the learner was last distrusted, the oldest first.
     pairs: Vec<f64>,
+    /// Of these, the last ones, which are about the policy as it is now.
+    fresh: usize,
     /// Of the time under the policy; from the pairs.
     share: f64,
     /// 99th percentiles under the rule, us, the oldest first.
@@ -221,8 +241,9 @@ impl Guard {
             decider: Decider::Rule,
             from: None,
             began_at_ns: now_ns,
-            first_ns: None,
+            first: None,
             pairs: Vec::new(),
+            fresh: 0,
             share: 0.0,
             usual_us: Vec::new(),
             pauses: 0,
@@ -243,16 +264,9 @@ impl Guard {
         self.distrusted
     }
 
-    /// What is known of the harm.
+    /// What is known of the harm of the policy as it is now.
     pub fn harm(&self) -> Harm {
-        let pairs = self.pairs.len();
-        if pairs < 2 {
-            return Harm { pairs, ..Harm::default() };
-        }
-        let n = pairs as f64;
-        let mean = self.pairs.iter().sum::<f64>() / n;
-        let variance = self.pairs.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        Harm { pairs, mean, error: (variance / n).sqrt() }
+        Harm::of(&self.pairs[self.pairs.len() - self.fresh..])
     }
 
     /// The share of the time that the policy may decide.
@@ -297,10 +311,17 @@ impl Guard {
         Order { decider: self.decider, distrusted }
     }
 
-    /// The policy changed for another one (other weights than it had, of which nothing is known).
+    /// Learning has changed the policy: nothing is known of it as it is now, and its share begins anew. What it did before
+    /// still counts against it, else a learner that goes wrong steadily would never be judged.
+    pub fn changed(&mut self) {
+        self.fresh = 0;
+        self.weigh();
+    }
+
+    /// Another policy takes its place, of which nothing is known.
     pub fn forget(&mut self) {
         self.pairs.clear();
-        self.weigh();
+        self.changed();
     }
 
     fn exploded(&self, counts: &Counts) -> Option<Reason> {
@@ -316,7 +337,6 @@ impl Guard {
 
     fn end_stage(&mut self, now_ns: u64, counts: &Counts) -> Option<Reason> {
         let counted = self.from.as_ref().map(|(_, from)| counts.since(from));
-        let response_ns = counted.as_ref().and_then(Counts::response_ns);
         if let (Decider::Rule, Some(counted)) = (self.decider, &counted)
             && counted.waits.iter().sum::<u64>() >= 200
         {
@@ -325,15 +345,18 @@ impl Guard {
         let window_ns = self.limits.window_ns;
         match self.stage {
             Stage::First => {
-                self.first_ns = response_ns;
+                self.first = counted;
                 let other = if self.decider == Decider::Policy { Decider::Rule } else { Decider::Policy };
                 self.begin(Stage::Second, other, now_ns, window_ns);
             }
             Stage::Second => {
-                if let (Some(first_ns), Some(second_ns)) = (self.first_ns, response_ns) {
-                    let (policy_ns, rule_ns) =
-                        if self.decider == Decider::Policy { (second_ns, first_ns) } else { (first_ns, second_ns) };
-                    push(&mut self.pairs, (policy_ns / rule_ns).ln(), self.limits.pairs_max);
+                let (policy, rule) =
+                    if self.decider == Decider::Policy { (counted, self.first) } else { (self.first, counted) };
+                if let (Some(policy), Some(rule)) = (policy, rule)
+                    && let Some(harm) = harm_of(&policy, &rule)
+                {
+                    push(&mut self.pairs, harm, self.limits.pairs_max);
+                    self.fresh = (self.fresh + 1).min(self.pairs.len());
                     self.weigh();
                     if let Some(reason) = self.worse() {
                         return Some(reason);
@@ -354,9 +377,9 @@ impl Guard {
         None
     }
 
-    /// Is the policy worse with confidence?
+    /// Is what the learner made worse with confidence?
     fn worse(&self) -> Option<Reason> {
-        let harm = self.harm();
+        let harm = Harm::of(&self.pairs);
         if harm.pairs < self.limits.pairs_min {
             return None;
         }
@@ -382,6 +405,15 @@ impl Guard {
         self.began_at_ns = now_ns;
         self.ends_at_ns = now_ns + ns;
         self.from = None;
+    }
+}
+
+/// ln of the ratio of the responses in a pair of windows; none if they do not tell.
+fn harm_of(policy: &Counts, rule: &Counts) -> Option<f64> {
+    let rule_ns = rule.response_ns()?;
+    match policy.response_ns() {
+        Some(policy_ns) => Some((policy_ns / rule_ns).ln()),
+        None => (rule.bursts >= STALL_FACTOR * BURSTS_MIN).then_some(STALL_HARM),
     }
 }
 
@@ -411,6 +443,17 @@ mod tests {
     }
 
     fn live(seed: u64, seconds: u64, harm: impl Fn(f64) -> f64, p99: impl Fn(Decider, f64) -> u32) -> Outcome {
+        live_changing(seed, seconds, harm, p99, f64::INFINITY)
+    }
+
+    /// The same with a policy that changes into another one every so many seconds.
+    fn live_changing(
+        seed: u64,
+        seconds: u64,
+        harm: impl Fn(f64) -> f64,
+        p99: impl Fn(Decider, f64) -> u32,
+        changes_s: f64,
+    ) -> Outcome {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut guard = Guard::new(Limits::default(), seed, 0);
         let mut counts = Counts { wait_ns: 0, burst_ns: 0, bursts: 0, waits: [0; BUCKETS] };
@@ -418,6 +461,9 @@ mod tests {
         let steps = seconds * SECOND_NS / STEP_NS;
         for step in 0..steps {
             let at_s = (step * STEP_NS) as f64 / 1e9;
+            if at_s % changes_s < STEP_NS as f64 / 1e9 {
+                guard.changed();
+            }
             let order = guard.observe(step * STEP_NS, &counts);
             if order.distrusted.is_some() && first_s.is_none() {
                 first_s = Some(at_s);
@@ -471,6 +517,33 @@ mod tests {
         println!("noticed after {:.0} s, cost {:.4}", noticed_s - 1800.0, o.cost);
         assert!((1800.0..2100.0).contains(&noticed_s), "{noticed_s}");
         assert!(o.share < 0.15, "{}", o.share);
+    }
+
+    #[test]
+    fn a_policy_that_never_stays_the_same_is_judged_all_the_same() {
+        for (seed, harm) in [(1, 0.3), (2, 0.5), (3, 1.0)] {
+            let o = live_changing(seed, 1800, |_| harm, |_, _| 11, 3.0);
+            println!("harm {harm}: cost {:.4}, distrusted {} times", o.cost, o.distrusted);
+            assert!(o.distrusted > 0 && o.cost < Limits::default().budget, "harm {harm} cost {}", o.cost);
+        }
+    }
+
+    #[test]
+    fn a_policy_under_which_nothing_ends_is_noticed() {
+        let mut guard = Guard::new(Limits::default(), 1, 0);
+        let mut counts = Counts { wait_ns: 0, burst_ns: 0, bursts: 0, waits: [0; BUCKETS] };
+        let mut noticed_s = None;
+        for step in 0..3000 {
+            if guard.observe(step * STEP_NS, &counts).distrusted.is_some() {
+                noticed_s = Some(step * STEP_NS / SECOND_NS);
+                break;
+            }
+            if guard.decider() == Decider::Rule {
+                counts.bursts += 40;
+                counts.wait_ns += 40 * 500_000;
+            }
+        }
+        assert!(noticed_s.is_some_and(|s| s < 30), "{noticed_s:?}");
     }
 
     #[test]

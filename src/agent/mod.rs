@@ -22,6 +22,7 @@
 pub mod buffer;
 pub mod checkpoint;
 mod format;
+pub mod gate;
 pub mod guard;
 pub mod hyper;
 pub mod imitation;

@@ -50,7 +50,6 @@ pub(in crate::agent) mod interval;
 mod model;
 
 pub use events::{Counts, Log};
-pub(super) use interval::student_t;
 pub use interval::{CONFIDENCE, Estimate};
 
 use events::Observation;

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What decides in the kernel (or simulator), and when that changes: the learner's network, as it passes the checks; the
-//! fixed rule, as the guard wants it; the last network that was trusted, when a newer one was not.
+//! What decides in the kernel (or simulator), and when that changes: the learner's network, as it passes the checks and the
+//! gate; the fixed rule, as the guard wants it; the last network that was trusted, when a newer one was not.
 
 use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 
 use crate::policy::host::{self, Features};
-use crate::policy::{RL_LOGIT_BITS, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, rl_mode, rl_slot, rl_weights};
+use crate::policy::{
+    RL_LOGIT_BITS, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, rl_event, rl_mode, rl_slot, rl_weights,
+};
 
+use super::gate::{Gate, Verdict};
 use super::guard::{Counts, Decider, Guard, Harm, Reason};
 use super::imitation::situation;
 use super::learner::kl;
@@ -22,6 +25,8 @@ const KNOWN_NATS: f64 = 0.02;
 /// The publishing side of a learning run.
 pub struct Publishing {
     guard: Option<Guard>,
+    /// There is one where there is a guard.
+    gate: Option<Gate>,
     floor_q16: u32,
     situations: Vec<Features>,
     /// The newest network that passed the checks, and the updates that it has had.
@@ -39,19 +44,20 @@ pub struct Publishing {
     last: Option<(rl_mode, rl_weights)>,
     /// Publications so far.
     pub published: u64,
-    /// Networks that the checks refused.
+    /// Networks that the checks or the gate refused.
     pub refused: u64,
 }
 
 impl Publishing {
     /// For the agent's network as it is now, with this probability floor (out of `RL_PROB_ONE`). Without a guard the
-    /// network decides all of the time. `rng` draws the situations in which networks are compared.
+    /// network decides all of the time, whatever events say of it. `rng` draws the situations in which networks are compared.
     ///
     /// # Errors
     /// The network does not pass the checks.
     pub fn new(agent: &Agent, floor_q16: u32, guard: Option<Guard>, rng: &mut ChaCha8Rng) -> Result<Self> {
         let good = agent.weights()?;
         Ok(Self {
+            gate: guard.as_ref().map(|_| Gate::default()),
             guard,
             floor_q16,
             situations: (0..SITUATIONS).map(|_| situation(rng)).collect(),
@@ -93,27 +99,55 @@ impl Publishing {
         self.guard.as_ref().map_or(0, Guard::distrusted)
     }
 
-    /// Look whether there is a newer network, and whether it passes the checks.
+    /// What was logged: evidence for the gate.
+    pub fn observe(&mut self, events: &[rl_event]) {
+        if let Some(gate) = &mut self.gate {
+            gate.observe(events);
+        }
+    }
+
+    /// Look whether there is a newer network, and whether it passes the checks and the gate.
     pub fn consider(&mut self, agent: &Agent) {
+        if self.frozen {
+            return;
+        }
+        if let Some(gate) = &mut self.gate
+            && let Some(candidate) = gate.candidate()
+        {
+            match gate.judge(&self.good, self.floor_q16) {
+                Verdict::Wait => return,
+                Verdict::Pass => self.adopt(candidate),
+                Verdict::Refuse { gain_ms, cost_ms } => {
+                    self.refused += 1;
+                    log::info!(
+                        "a network is not published: by what was logged a decision would earn {gain_ms:+.3} ms more, \
+                         and now costs {cost_ms:.3} ms; learning goes on"
+                    );
+                }
+            }
+        }
         let updates = agent.metrics().updates;
-        if self.frozen || updates == self.updates {
+        if updates == self.updates {
             return;
         }
         self.updates = updates;
-        match agent.weights() {
-            Ok(weights) => {
-                self.good = weights;
-                if let Some(guard) = &mut self.guard
-                    && divergence(&self.known, &weights, &self.situations) > KNOWN_NATS
-                {
-                    self.known = weights;
-                    guard.forget();
-                }
-            }
-            Err(e) => {
+        match (agent.weights(), &mut self.gate) {
+            (Ok(weights), Some(gate)) => gate.propose(weights),
+            (Ok(weights), None) => self.adopt(weights),
+            (Err(e), _) => {
                 self.refused += 1;
                 log::warn!("not published: {e:#}; the last weights stay in use");
             }
+        }
+    }
+
+    fn adopt(&mut self, weights: rl_weights) {
+        self.good = weights;
+        if let Some(guard) = &mut self.guard
+            && divergence(&self.known, &weights, &self.situations) > KNOWN_NATS
+        {
+            self.known = weights;
+            guard.changed();
         }
     }
 

@@ -2,16 +2,18 @@
 //! What an event is worth: the one definition of the reward, and of which events have one.
 //!
 //! ```text
-//! cost            = min(wait, CAP) + min(max(0, service - usual service), CAP)        CAP = 50 ms
+//! cost            = min(wait, CAP) + (service - usual service, within +-CAP)          CAP = 50 ms
 //! raw reward      = -cost, in ms                                     what reports and curves show
-//! training reward = -cost / running mean of the response, in [-8, 0]     what the learner sees
+//! training reward = -cost / running mean of the response, in [-8, 8]     what the learner sees
 //! response        = min(wait, CAP) + min(usual service, CAP)
 //! ```
 //!
-//! The wait is the runqueue latency of the decided task; the extra service time is a noisy proxy of
-//! what the move cost it in cache misses, cut off at the end of the slice. Both are winsorised, because one starved task must not outweigh ten thousand ordinary ones. The running mean makes the
-//! scale independent of the machine and of the load; each decision point has its own, since WAKE waits start at zero and
-//! PULL waits do not.
+//! The wait is the runqueue latency of the decided task; the difference of service times is a noisy measure of what the move
+//! cost it in cache misses, cut off at the end of the slice. It counts when it is negative, too: bursts vary by themselves,
+//! and without their lucky half a move would seem to cost less than it does, and staying more. (With exponential bursts of
+//! 5 ms, a move that costs 2 ms would count 0.9.) Both are winsorised, because one starved task must not outweigh ten
+//! thousand ordinary ones. The running mean makes the scale independent of the machine and of the load; each decision point
+//! has its own, since WAKE waits start at zero and PULL waits do not.
 
 use serde::{Deserialize, Serialize};
 
@@ -85,12 +87,14 @@ pub fn propensity_q16(event: &rl_event) -> u32 {
     }
 }
 
-/// The cost of the decision's outcome.
-pub fn cost_ns(event: &rl_event) -> u64 {
-    event.wait_ns.min(CAP_NS) + event.service_ns.saturating_sub(event.usual_service_ns).min(CAP_NS)
+/// The cost of the decision's outcome: from -CAP to 2 CAP.
+pub fn cost_ns(event: &rl_event) -> i64 {
+    let cap = CAP_NS as i64;
+    let extra_ns = i64::try_from(i128::from(event.service_ns) - i128::from(event.usual_service_ns));
+    event.wait_ns.min(CAP_NS) as i64 + extra_ns.unwrap_or(cap).clamp(-cap, cap)
 }
 
-/// The raw reward, ms: at most 0, at least -100.
+/// The raw reward, ms: from -100 to 50.
 pub fn raw_reward_ms(event: &rl_event) -> f64 {
     -(cost_ns(event) as f64) / 1e6
 }
@@ -126,7 +130,7 @@ pub struct Normaliser {
 }
 
 impl Normaliser {
-    /// The training reward of a valid event, in `[-clip, 0]`. The event counts towards the mean that it is divided by, so
+    /// The training reward of a valid event, in `[-clip, clip]`. The event counts towards the mean that it is divided by, so
     /// the first event already has a scale.
     pub fn training_reward(&mut self, event: &rl_event, horizon_events: u64, clip: f64) -> f64 {
         let response_ns = event.wait_ns.min(CAP_NS) + event.usual_service_ns.min(CAP_NS);
@@ -136,7 +140,7 @@ impl Normaliser {
         };
         mean.add(response_ns as f64, horizon_events);
         let scale_ns = mean.get().unwrap_or(0.0).max(RESPONSE_MIN_NS);
-        (-(cost_ns(event) as f64) / scale_ns).clamp(-clip, 0.0)
+        (-(cost_ns(event) as f64) / scale_ns).clamp(-clip, clip)
     }
 
     /// Mean response at WAKE and at PULL, ns; `None` before the first event.

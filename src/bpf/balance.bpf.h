@@ -62,7 +62,7 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 	in->task_sleep_avg_ns = tctx->sleep_avg_ns;
 	in->since_ran_ns = since(tctx->stopped_at_ns, now);
 	in->since_moved_ns = since(tctx->moved_at_ns, now);
-	in->move_penalty_ns = tctx->move_penalty_ns;
+	in->move_penalty_ns = tctx->move_extra_ns > 0 ? tctx->move_extra_ns : 0;
 	in->point = args->arm.point;
 	in->distance = distance_between(args->arm.home, args->arm.other);
 	in->waker = args->waker;
@@ -209,7 +209,7 @@ static __noinline bool pull_overdue(s32 cpu, struct ask_args *args)
 			continue;
 		taken = scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0);
 		if (taken) {
-			tctx->pending[RL_POINT_PULL].event.flags |= RL_EV_REDECIDED;
+			event_redecided(tctx);
 			count(overrides);
 			break;
 		}
@@ -251,24 +251,22 @@ __noinline bool rl_balance_pull(s32 cpu, u32 own, u32 own_load, bool would_idle)
 	struct peer peer;
 
 	args.arm.now = scx_bpf_now();
-	if (cctx && cctx->rescue && would_idle) {
-		peer.id = cctx->rescue - 1;
-		peer.overdue = true;
-	} else {
-		/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU */
-		peer = find_peer(own, would_idle ? 0 : own_load + 16, would_idle, args.arm.now);
-	}
+	args.arm.point = RL_POINT_PULL;
+	args.arm.other = own;
+	args.extra_idle = would_idle;
 	if (cctx) {
-		cctx->rescue = 0;
 		cctx->compared_at_ns = args.arm.now;
+		args.arm.home = cctx->rescue ? cctx->rescue - 1 : own;
+		cctx->rescue = 0;
+		if (would_idle && args.arm.home != own && pull_overdue(cpu, &args))
+			return true;
 	}
+	/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU */
+	peer = find_peer(own, would_idle ? 0 : own_load + 16, would_idle, args.arm.now);
 	if (peer.id == RL_NO_DOMAIN)
 		return false;
-	args.arm.point = RL_POINT_PULL;
 	args.arm.home = peer.id;
-	args.arm.other = own;
 	args.arm.rnd = bpf_get_prandom_u32();
-	args.extra_idle = would_idle;
 	if (peer.overdue && pull_overdue(cpu, &args))
 		return true;
 	return pull_asked(cpu, &args);
@@ -306,7 +304,8 @@ __noinline int rl_rescue(u32 id, u64 now)
 		if (cpu < 0)
 			continue;
 		cctx = lookup_cpu(cpu);
-		if (cctx)
+		/* one of the domain itself finds it without being told */
+		if (cctx && domain_of(cpu) != id)
 			cctx->rescue = id + 1;
 		count(tick_rescues);
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);

@@ -44,6 +44,13 @@ struct arm_args {
 	u64 waited_ns;
 };
 
+/* Of decisions in flight about the same wait: their outcome is no longer only their own. */
+static __always_inline void event_redecided(struct task_ctx *tctx)
+{
+	tctx->pending[RL_POINT_WAKE].event.flags |= RL_EV_REDECIDED;
+	tctx->pending[RL_POINT_PULL].event.flags |= RL_EV_REDECIDED;
+}
+
 /*
  * Start to follow a decision, if it is sampled. The upper half of rnd samples; the lower half chose the action. A task
  * that never ran has no usual service time to compare with, and is left out.
@@ -57,11 +64,8 @@ static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tc
 
 	if (shift > 16)
 		shift = 16;
-	/* decisions in flight about the same wait: their outcome is no longer only their own */
-	if (args->point == RL_POINT_PULL) {
-		tctx->pending[RL_POINT_WAKE].event.flags |= RL_EV_REDECIDED;
-		tctx->pending[RL_POINT_PULL].event.flags |= RL_EV_REDECIDED;
-	}
+	if (args->point == RL_POINT_PULL)
+		event_redecided(tctx);
 	if (!tctx->run_avg_ns || ((args->rnd >> 16) & ((1U << shift) - 1)))
 		return;
 	count(events_sampled);

@@ -21,7 +21,7 @@ struct rl_inputs {
 	u64 task_sleep_avg_ns; /* running mean of the task's sleeps */
 	u64 since_ran_ns;      /* since it last left a CPU; ~0 if it never ran */
 	u64 since_moved_ns;    /* since it last changed domain; ~0 if it never did */
-	u64 move_penalty_ns;   /* running mean of service after a move above the usual service */
+	u64 move_penalty_ns;   /* running mean of service after a move less the usual service, 0 if negative */
 	u32 home_queued;
 	u32 other_queued;
 	u32 home_cpus;

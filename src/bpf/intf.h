@@ -92,7 +92,7 @@ enum rl_event_flags {
 	RL_EV_CENSOR_HORIZON = 1 << 2,  /* it waited longer than the horizon */
 	RL_EV_CENSOR_DEQUEUED = 1 << 3, /* it was dequeued for another reason before it ran */
 	RL_EV_CENSORED = 0xf,
-	RL_EV_BLOCKED = 1 << 4,         /* the service period ended because the task slept, not by preemption */
+	RL_EV_BLOCKED = 1 << 4,         /* the service period ended as the task left the queue (it slept, mostly) */
 	RL_EV_REDECIDED = 1 << 5,       /* a later PULL decision, or the bound, had a say before it ran */
 };
 
@@ -178,7 +178,7 @@ struct rl_decision {
 	u32 action; /* enum rl_action */
 };
 
-/* Mechanisms of the core that an ablation can switch off: X(name, what is switched off) */
+/* Mechanisms of the base scheduler that an ablation can switch off: X(name, what is switched off) */
 #define RL_MECHANISMS(X)                                                                                               \
 	X(preempt, "a waking task takes a CPU from one with a much later deadline")                                    \
 	X(sync, "a wakee waits for its waker's CPU when that is faster than an idle one")                              \
@@ -225,7 +225,8 @@ enum rl_without {
 	X(preemptions, "wakeups that took a CPU from a running task")                                                  \
 	X(sync_local, "wakeups left to the waker's CPU, which is about to be free")                                    \
 	X(yields_kept, "yields ignored: the task had just begun to run")                                               \
-	X(turns_kept, "slices that ended while the task was still first in line")
+	X(turns_kept, "slices that ended while the task was still first in line")                                      \
+	X(starved, "tasks served out of turn because they had waited for 4 s")
 
 enum rl_counter {
 #define RL_COUNTER_ENUM(name, desc) RL_CNT_##name,

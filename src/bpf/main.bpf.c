@@ -13,19 +13,18 @@
  * - The bound on waiting does not depend on the policy: see rl_balance_wake(), rl_balance_pull(), and rl_tick().
  *
  * Reading order: intf.h, features.h, policy.h, slots.h, state.bpf.h, order.bpf.h, place.bpf.h, event.bpf.h,
- * balance.bpf.h, this file.
+ * balance.bpf.h, setup.bpf.h, this file.
  */
 #include "balance.bpf.h"
 #include "place.bpf.h"
+#include "setup.bpf.h"
 
 char _license[] SEC("license") = "GPL";
 
 UEI_DEFINE(uei);
 
-/* From deciding an insertion to the task being in the queue, at most. */
-#define RL_INSERT_NS 50000
-/* A CPU that goes idle while tasks wait looks again at most this often: they may be none that it may run. */
-#define RL_IDLE_LOOKS 2
+/* The mean of what moves cost a task gives the newest a weight of 2^-RL_MOVES_MEAN. */
+#define RL_MOVES_MEAN 4
 /* A CPU that has work compares its queue with those of other domains at most this often. */
 #define RL_COMPARE_NS 250000
 
@@ -53,6 +52,11 @@ static __always_inline u64 rest_of_slice(struct task_struct *p, struct task_ctx 
 	cctx->preempted = false;
 	if (!tctx->slice_used_ns || tctx->slice_used_ns >= allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))))
 		return 0;
+	if (want_ns(tctx) > cctx->next_want_ns) {
+		WRITE_ONCE(cctx->next_queue, tctx->queue);
+		WRITE_ONCE(cctx->next_deadline, deadline(tctx, p->scx.weight));
+		WRITE_ONCE(cctx->next_want_ns, want_ns(tctx));
+	}
 	return tctx->slice_used_ns < slice_ns ? slice_ns - tctx->slice_used_ns : 0;
 }
 
@@ -67,15 +71,17 @@ static __always_inline void settle(struct task_struct *p, struct task_ctx *tctx,
 s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
+	u64 tail;
 	u32 home, target;
 	s32 cpu;
 
 	if (!tctx || is_pinned(p))
 		return prev_cpu;
 
-	tctx->sync = wake_flags & SCX_WAKE_SYNC && rl_waker_leaves();
+	tail = wake_flags & SCX_WAKE_SYNC ? rl_waker_tail() : RL_NEVER;
+	tctx->sync = tail < RL_BRIEF_NS;
 	home = legal_home(p, tctx, prev_cpu);
-	if (rl_wait_for_waker(p, home, wake_flags)) {
+	if (waker_is_faster(p, home, tail)) {
 		settle(p, tctx, home);
 		count(sync_local);
 		send_to_cpu(p, tctx, 0);
@@ -83,6 +89,7 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 	}
 	cpu = rl_pick_idle(p, home, prev_cpu);
 	if (cpu < 0 && nr_domains > 1) {
+		tctx->asked = true;
 		target = rl_balance_wake(p, tctx, home, wake_flags);
 		if (target != home) {
 			home = target;
@@ -106,9 +113,9 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 
 /*
  * A waking task may take the CPU it is sent to from what runs there, if that does not run since just now; else at the next
- * tick. Not if its waker is about to leave a CPU anyway.
+ * tick. Not if its waker is about to leave a CPU anyway. Return: how; 0: it may not.
  */
-static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
+static __always_inline u64 may_preempt(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
@@ -116,20 +123,21 @@ static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *
 
 	if (!with(RL_WITHOUT_preempt) || !(enq_flags & SCX_ENQ_WAKEUP) || tctx->sync || !cctx ||
 	    rl_advantage(tctx, p->scx.weight, cpu, now) <= 0)
-		return false;
+		return 0;
 	if (has_run(cpu, now))
-		return true;
+		return has_next(cctx, cpu) ? SCX_ENQ_HEAD : SCX_ENQ_PREEMPT;
 	cctx->wanted = true;
-	return false;
+	return 0;
 }
 
 void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
-	bool pinned = is_pinned(p);
+	bool pinned = is_pinned(p), stays;
+	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
 	struct domain_ctx *dom;
 	u32 home, queue, queued;
-	u64 rest_ns, place, last;
+	u64 rest_ns, place, last, how;
 
 	if (!tctx) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
@@ -142,6 +150,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 
+	tctx->direct = false;
 	home = pinned ? domain_of(scx_bpf_task_cpu(p)) : legal_home(p, tctx, scx_bpf_task_cpu(p));
 	queue = pinned ? RL_CPU_QUEUE + scx_bpf_task_cpu(p) : home;
 	dom = lookup_domain(home);
@@ -156,9 +165,10 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	last = rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
 	if (pinned)
 		rl_align(tctx, home, p->scx.weight);
-	if (may_preempt(p, tctx, enq_flags)) {
+	how = may_preempt(p, tctx, enq_flags);
+	if (how) {
 		count(preemptions);
-		send_to_cpu(p, tctx, enq_flags | SCX_ENQ_PREEMPT);
+		send_to_cpu(p, tctx, enq_flags | how);
 		return;
 	}
 
@@ -181,7 +191,10 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	place = deadline(tctx, p->scx.weight);
 	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, time_before(last, place) ? last : place, enq_flags);
 	tctx->yielded = false;
-	rl_kick_for(p, home, pinned, enq_flags);
+	/* the policy has just said so; but where a higher class has the CPU, nobody would look after the task */
+	stays = tctx->asked && cctx && READ_ONCE(cctx->granted_at_ns);
+	tctx->asked = false;
+	rl_kick_for(p, home, pinned, stays);
 }
 
 /* sched_yield(): to the end of the line, but not before it has run for a moment, as a switch costs more than that. */
@@ -231,8 +244,6 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 
 	if (!cctx)
 		return;
-	if (!waiting)
-		cctx->looks = 0;
 	/* a CPU serves its own queues at least every second time, whatever the policy says */
 	if ((waiting || goes_on) && nr_domains > 1 && !cctx->pulled &&
 	    since(cctx->compared_at_ns, scx_bpf_now()) > RL_COMPARE_NS &&
@@ -241,6 +252,9 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	}
 	cctx->pulled = false;
+	if ((queued && unscanned(own, scx_bpf_now()) && rl_serve_starved(cpu, own)) ||
+	    (pinned && unscanned(RL_CPU_QUEUE + cpu, scx_bpf_now()) && rl_serve_starved(cpu, RL_CPU_QUEUE + cpu)))
+		return;
 	if (waiting) {
 		queue = own;
 		if (goes_on || pinned || unwatched(own, scx_bpf_now()))
@@ -257,8 +271,9 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 		rl_go_on(prev, !waiting);
 		return;
 	}
-	if (nr_domains > 1)
-		rl_balance_pull(cpu, own, 0, true);
+	if (nr_domains > 1 && rl_balance_pull(cpu, own, 0, true))
+		return;
+	look_again(cpu, own, cctx);
 }
 
 void BPF_STRUCT_OPS(rl_runnable, struct task_struct *p, u64 enq_flags)
@@ -271,7 +286,9 @@ void BPF_STRUCT_OPS(rl_runnable, struct task_struct *p, u64 enq_flags)
 	if (tctx->slept_at_ns)
 		tctx->sleep_avg_ns = mean8(tctx->sleep_avg_ns, since(tctx->slept_at_ns, now));
 	tctx->slept_at_ns = 0;
-	tctx->queued_at_ns = now;
+	/* else it was taken out of a queue for a moment, and has waited since before that */
+	if (!tctx->queued_at_ns)
+		tctx->queued_at_ns = now;
 }
 
 static __always_inline void count_wait(u64 wait_ns)
@@ -281,7 +298,7 @@ static __always_inline void count_wait(u64 wait_ns)
 
 	if (!s)
 		return;
-	bucket = log2_u64(wait_ns / 1000 + 1) - 1;
+	bucket = wait_ns < 2000 ? 0 : log2_u64(wait_ns / 1000) - 1;
 	if (bucket >= RL_HIST_BUCKETS)
 		bucket = RL_HIST_BUCKETS - 1;
 	s->wait_hist[bucket]++;
@@ -321,6 +338,7 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	/* CPUs start out counted as idle, and one that was busy all along never says otherwise */
 	set_idle(cpu, id, false);
 	cctx->looks = 0;
+	cctx->rescue = 0;
 	if (tctx->queued_at_ns) {
 		note_wait(tctx, since(tctx->queued_at_ns, now), now);
 		tctx->queued_at_ns = 0;
@@ -328,12 +346,15 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	if (tctx->queue != RL_CPU_QUEUE + cpu)
 		rl_join(tctx, id);
 	/* unless one waits here whom this one preempted for a moment */
-	if (!nr_queued(SCX_DSQ_LOCAL_ON | cpu))
+	if (!nr_queued(SCX_DSQ_LOCAL_ON | cpu)) {
 		rl_alone(tctx);
+		WRITE_ONCE(cctx->next_want_ns, 0);
+	}
 	tctx->home = id;
 	tctx->sync = false;
 	tctx->from_dsq = false;
 	tctx->direct = false;
+	tctx->asked = false;
 	tctx->moved = tctx->ran_dom != RL_NO_DOMAIN && tctx->ran_dom != id;
 	if (tctx->moved) {
 		tctx->moved_at_ns = now;
@@ -345,6 +366,17 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	grant(p, tctx, cctx, now);
 	event_ran(tctx, id, now);
 	tctx->nr_runs++;
+}
+
+/*
+ * The task's first period on CPU after a move was longer than usual by extra_ns, or shorter. The mean is of both, as periods
+ * vary by themselves, and what is usual is not learned from them. The first ones count more.
+ */
+static __always_inline void note_move(struct task_ctx *tctx, s64 extra_ns)
+{
+	tctx->move_extra_ns += (extra_ns - tctx->move_extra_ns) >> tctx->moves;
+	if (tctx->moves < RL_MOVES_MEAN)
+		tctx->moves++;
 }
 
 void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
@@ -364,17 +396,18 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 	tctx->running_at_ns = 0;
 	charge(tctx, p->scx.weight, now);
 	tctx->charged_at_ns = 0;
-	if (tctx->sync_at_ns) {
-		tctx->sync_tail_ns = mean8(tctx->sync_tail_ns, since(tctx->sync_at_ns, now));
-		tctx->sync_at_ns = 0;
+	if (tctx->woke_at_ns) {
+		tctx->wake_tail_ns = mean8(tctx->wake_tail_ns, since(tctx->woke_at_ns, now));
+		tctx->woke_at_ns = 0;
 	}
 
 	event_stopped(tctx, used, !runnable);
 	if (tctx->moved && tctx->run_avg_ns)
-		tctx->move_penalty_ns =
-			mean8(tctx->move_penalty_ns, used > tctx->run_avg_ns ? used - tctx->run_avg_ns : 0);
-	tctx->run_avg_ns = mean8(tctx->run_avg_ns, used);
-	tctx->slice_used_ns = turn;
+		note_move(tctx, (s64)(used - tctx->run_avg_ns));
+	else
+		tctx->run_avg_ns = mean8(tctx->run_avg_ns, used);
+	/* a turn that is over is not taken up again; one that somebody preempts for a moment is */
+	tctx->slice_used_ns = p->scx.slice || (cctx && cctx->preempted) ? turn : 0;
 	tctx->stopped_at_ns = now;
 	tctx->queued_at_ns = runnable ? now : 0;
 
@@ -389,17 +422,19 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 
 	if (!tctx)
 		return;
-	tctx->queued_at_ns = 0;
-	/* else its nice value, affinity or cgroup changes, and it goes on */
+	/* else its nice value, affinity or cgroup changes, and it goes on, or goes on waiting */
 	if (deq_flags & SCX_DEQ_SLEEP) {
+		tctx->queued_at_ns = 0;
+		if (!tctx->burst_avg_ns)
+			settle_first_burst(tctx, p->scx.weight);
 		count(bursts);
 		count_add(RL_CNT_burst_sum_ns, tctx->burst_ns);
 		tctx->burst_avg_ns = mean8(tctx->burst_avg_ns, tctx->burst_ns);
 		tctx->burst_ns = 0;
 		tctx->slice_used_ns = 0;
 		tctx->slept_at_ns = scx_bpf_now();
+		event_censor(tctx, RL_EV_CENSOR_DEQUEUED);
 	}
-	event_censor(tctx, RL_EV_CENSOR_DEQUEUED);
 }
 
 /*
@@ -428,25 +463,15 @@ void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 		rl_rescue(id, now);
 }
 
+/* Not called where a kick finds nothing to do, from idle to idle: so rl_dispatch() looks again by itself, too. */
 void BPF_STRUCT_OPS(rl_update_idle, s32 cpu, bool idle)
 {
 	u32 id = domain_of(cpu);
-	struct domain_ctx *dom = lookup_domain(id);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 
 	set_idle(cpu, id, idle);
-	/*
-	 * A task queued after this CPU last looked, and before the kernel marked it idle, found nobody to kick. The mark
-	 * is set by now: look again. The kernel inserts only after rl_enqueue() has returned, so one that was just
-	 * decided counts as well.
-	 */
-	if (!idle || !dom || !cctx || cctx->looks >= RL_IDLE_LOOKS)
-		return;
-	if (nr_queued(id) || nr_queued(RL_CPU_QUEUE + cpu) ||
-	    since(READ_ONCE(dom->enqueued_at_ns), scx_bpf_now()) < RL_INSERT_NS) {
-		cctx->looks++;
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-	}
+	if (idle && cctx)
+		look_again(cpu, id, cctx);
 }
 
 void BPF_STRUCT_OPS(rl_set_cpumask, struct task_struct *p, const struct cpumask *cpumask)
@@ -468,6 +493,10 @@ void BPF_STRUCT_OPS(rl_set_weight, struct task_struct *p, u32 weight)
 
 void BPF_STRUCT_OPS(rl_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
 {
+	struct cpu_ctx *cctx = lookup_cpu(cpu);
+
+	if (cctx)
+		WRITE_ONCE(cctx->next_want_ns, 0);
 	/* a higher class took the CPU: what waits in its local DSQ must not wait for that to end */
 	scx_bpf_reenqueue_local();
 }
@@ -477,16 +506,27 @@ void BPF_STRUCT_OPS(rl_enable, struct task_struct *p)
 	struct task_ctx *tctx = lookup_task(p);
 	u64 *now = tctx ? clock_of(tctx->queue) : NULL;
 
-	if (now)
-		tctx->vtime = READ_ONCE(*now);
+	if (!now)
+		return;
+	tctx->vtime = READ_ONCE(*now);
+	prepay(tctx, p->scx.weight);
 }
 
 void BPF_STRUCT_OPS(rl_disable, struct task_struct *p)
 {
 	struct task_ctx *tctx = lookup_task(p);
+	u64 local = SCX_DSQ_LOCAL_ON | scx_bpf_task_cpu(p);
 
-	if (tctx)
-		event_censor(tctx, RL_EV_CENSOR_EXIT);
+	if (!tctx)
+		return;
+	tctx->queued_at_ns = 0;
+	event_censor(tctx, RL_EV_CENSOR_EXIT);
+	/*
+	 * A running task goes to a higher class: no cpu_release() tells, and who is next on its CPU must not wait for its sleep.
+	 * Before 7.1 nothing can be done for them; they are few and were promised the CPU for a moment later.
+	 */
+	if (__COMPAT_has_generic_reenq() && nr_queued(local))
+		scx_bpf_dsq_reenq(local, 0);
 }
 
 s32 BPF_STRUCT_OPS(rl_init_task, struct task_struct *p, struct scx_init_task_args *args)
@@ -498,56 +538,6 @@ s32 BPF_STRUCT_OPS(rl_init_task, struct task_struct *p, struct scx_init_task_arg
 	tctx->home = domain_of(scx_bpf_task_cpu(p));
 	tctx->queue = tctx->home;
 	tctx->ran_dom = RL_NO_DOMAIN;
-	return 0;
-}
-
-static s32 init_cpu(s32 cpu)
-{
-	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	struct bpf_cpumask *mask;
-	s32 err;
-
-	if (!cctx)
-		return -EINVAL;
-	err = scx_bpf_create_dsq(RL_CPU_QUEUE + cpu, -1);
-	if (err)
-		return err;
-	mask = bpf_cpumask_create();
-	if (!mask)
-		return -ENOMEM;
-	mask = bpf_kptr_xchg(&cctx->mask, mask);
-	if (mask)
-		bpf_cpumask_release(mask);
-	return 0;
-}
-
-static s32 init_domain(u32 id)
-{
-	struct domain_ctx *dom = lookup_domain(id);
-	struct bpf_cpumask *mask;
-	u32 cpu;
-	s32 err;
-
-	if (!dom || id >= RL_MAX_DOMAINS)
-		return -EINVAL;
-	err = scx_bpf_create_dsq(id, -1);
-	if (err)
-		return err;
-	mask = bpf_cpumask_create();
-	if (!mask)
-		return -ENOMEM;
-	bpf_for(cpu, 0, nr_cpu_ids) {
-		if (cpu >= RL_MAX_CPUS)
-			break;
-		if (domain_cpus[id][cpu / 64] & (1ULL << (cpu % 64))) {
-			bpf_cpumask_set_cpu(cpu, mask);
-			/* the kernel, too, takes every CPU for idle at first */
-			set_idle(cpu, id, true);
-		}
-	}
-	mask = bpf_kptr_xchg(&dom->cpumask, mask);
-	if (mask)
-		bpf_cpumask_release(mask);
 	return 0;
 }
 

@@ -28,6 +28,11 @@
 #define RL_YIELD_NS 700000
 /* No task is put farther back in a queue than that queue is expected to serve in this time. */
 #define RL_STARVE_NS 1000000000ULL
+/* Who has waited for this long in spite of all that runs next. Looked at every RL_STARVED_LOOK_NS in each queue. */
+#define RL_STARVED_NS 4000000000ULL
+#define RL_STARVED_LOOK_NS 250000000
+/* Of so many of the last in line. */
+#define RL_STARVED_SCAN 32
 /* A queue's clock goes at least that many times slower than if all in it were of weight 100, whoever else is served. */
 #define RL_CRAWL 4
 /* A queue's clock is brought to its first task at least that often while tasks are taken from it. */
@@ -133,16 +138,44 @@ static __always_inline u64 served_soon(u32 queued, u32 nr_cpus)
 	return fair_ns(RL_STARVE_NS, queued, nr_cpus);
 }
 
-/* The running task pays for what it has run since it last did. */
+/* The running task pays for what it has run since it last did, and has not paid in advance. */
 static __always_inline void charge(struct task_ctx *tctx, u32 weight, u64 now)
 {
-	u64 ran = since(tctx->charged_at_ns, now);
+	u64 ran = since(tctx->charged_at_ns, now), prepaid;
 
 	if (ran == RL_NEVER)
 		return;
 	tctx->charged_at_ns = now;
-	tctx->vtime += weighted(weight, ran);
 	tctx->burst_ns += ran;
+	prepaid = ran < tctx->prepaid_ns ? ran : tctx->prepaid_ns;
+	tctx->prepaid_ns -= prepaid;
+	tctx->vtime += weighted(weight, ran - prepaid);
+}
+
+/*
+ * A new task pays in advance for what new tasks here usually run before they first sleep or exit. Nobody can be charged
+ * after its exit: without this a chain of short-lived ones, each of which begins at the clock, would leave a hog the rest.
+ */
+static __always_inline void prepay(struct task_ctx *tctx, u32 weight)
+{
+	struct domain_ctx *dom = lookup_domain(tctx->home);
+
+	if (!dom || tctx->nr_runs)
+		return;
+	tctx->prepaid_ns = dom->first_burst_ns;
+	tctx->vtime += weighted(weight, tctx->prepaid_ns);
+}
+
+/* A task's first burst ends: it gets back what it did not use, and the next new ones pay accordingly. */
+static __always_inline void settle_first_burst(struct task_ctx *tctx, u32 weight)
+{
+	struct domain_ctx *dom = lookup_domain(tctx->home);
+
+	tctx->vtime -= weighted(weight, tctx->prepaid_ns);
+	tctx->prepaid_ns = 0;
+	/* a hog that ends at last must not make all others pay for as much */
+	if (dom)
+		dom->first_burst_ns = mean8(dom->first_burst_ns, tctx->burst_ns < slice_ns ? tctx->burst_ns : slice_ns);
 }
 
 /*
@@ -190,10 +223,12 @@ __noinline int rl_alone(struct task_ctx *tctx __arg_nonnull)
 
 	if (!now || nr_queued(tctx->queue) || !time_before(READ_ONCE(*now), tctx->vtime))
 		return 0;
-	if (tctx->queue < RL_CPU_QUEUE)
+	if (tctx->queue < RL_CPU_QUEUE) {
 		tctx->vtime = READ_ONCE(*now);
-	else
+		tctx->prepaid_ns = 0;
+	} else {
 		WRITE_ONCE(*now, tctx->vtime);
+	}
 	return 0;
 }
 
@@ -249,31 +284,53 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 	cctx->wanted = false;
 }
 
+/* Does somebody of ours run on the CPU for a moment, and is who was preempted for that the next? */
+static __always_inline bool has_next(const struct cpu_ctx *cctx, s32 cpu)
+{
+	return READ_ONCE(cctx->next_want_ns) && READ_ONCE(cctx->granted_at_ns) &&
+	       nr_queued(SCX_DSQ_LOCAL_ON | cpu) == 1;
+}
+
 /*
  * How much later the deadline of what runs on the CPU is than that of a waking task; not positive: no reason to preempt.
  * That costs a switch, and much more if a lock is held. So it must not happen among tasks that sleep soon by themselves,
- * but only where the running one wants more than a slice, and the waking one far less.
+ * but only where the running one wants more than a slice, and the waking one far less. If what runs is there for a moment
+ * only, who was preempted for that counts: a hog must not get its CPU back before all whom that moment woke.
  */
 __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	u64 want;
+	u64 want, late;
+	u32 queue;
 
-	if (!cctx || !READ_ONCE(cctx->granted_at_ns))
+	if (!cctx)
 		return 0;
-	want = running_want_ns(cctx, now);
+	if (has_next(cctx, cpu)) {
+		/* it cannot go elsewhere from there: only for another moment */
+		if (want_ns(tctx) >= RL_BRIEF_NS)
+			return 0;
+		want = READ_ONCE(cctx->next_want_ns);
+		late = READ_ONCE(cctx->next_deadline);
+		queue = READ_ONCE(cctx->next_queue);
+	} else {
+		/* somebody else is about to run there: more would wait behind it, where no other CPU can take them */
+		if (!READ_ONCE(cctx->granted_at_ns) || nr_queued(SCX_DSQ_LOCAL_ON | cpu))
+			return 0;
+		want = running_want_ns(cctx, now);
+		late = READ_ONCE(cctx->deadline);
+		queue = READ_ONCE(cctx->queue);
+	}
 	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
 		return 0;
-	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
-	       lateness(deadline(tctx, weight), tctx->queue);
+	return lateness(late, queue) - lateness(deadline(tctx, weight), tctx->queue);
 }
 
-/* Has what runs on the CPU had its turn for long enough to be preempted? */
+/* Has what runs on the CPU had its turn for long enough to be preempted, or is it preempted already? */
 static __always_inline bool has_run(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 
-	return cctx && turn_ns(cctx, now) >= RL_MIN_RUN_NS;
+	return cctx && (has_next(cctx, cpu) || turn_ns(cctx, now) >= RL_MIN_RUN_NS);
 }
 
 /*
@@ -371,6 +428,48 @@ static __always_inline bool unwatched(u32 queue, u64 now)
 	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
 
 	return !clock || since(READ_ONCE(clock->looked_at_ns), now) > RL_LOOK_NS;
+}
+
+/* Is it time to look for who starves in the queue? */
+static __always_inline bool unscanned(u32 queue, u64 now)
+{
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
+
+	return clock && since(READ_ONCE(clock->scanned_at_ns), now) > RL_STARVED_LOOK_NS;
+}
+
+/*
+ * Take one who starves to this CPU. A task is put in its place by how long its queue is then; should the queue grow a lot
+ * after that, its turn would come as much later. Return: was there one?
+ */
+__noinline bool rl_serve_starved(s32 cpu, u32 queue)
+{
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &queue);
+	u64 now = scx_bpf_now();
+	struct task_struct *p;
+	bool taken = false;
+	u32 scanned = 0;
+
+	if (!clock)
+		return false;
+	WRITE_ONCE(clock->scanned_at_ns, now);
+	bpf_for_each(scx_dsq, p, queue, SCX_DSQ_ITER_REV) {
+		struct task_ctx *tctx;
+		u64 queued_at;
+
+		if (scanned++ >= RL_STARVED_SCAN)
+			break;
+		tctx = lookup_task(p);
+		queued_at = tctx ? READ_ONCE(tctx->queued_at_ns) : 0;
+		if (!queued_at || since(queued_at, now) <= RL_STARVED_NS || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+			continue;
+		taken = scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0);
+		if (taken) {
+			count(starved);
+			break;
+		}
+	}
+	return taken;
 }
 
 /* The task whose slice has ended goes on, if it is still first in line. */

@@ -7,6 +7,11 @@
 
 /* How many running tasks a waking one compares itself with. */
 #define RL_VICTIMS 8
+/* From deciding an insertion to the task being in the queue, at most. */
+#define RL_INSERT_NS 50000
+/* A CPU that goes idle while tasks wait looks again so often, and then not for a while: they may be none that it may run. */
+#define RL_IDLE_LOOKS 4
+#define RL_IDLE_LOOK_NS 500000
 
 /* The task's domain if it may run there, else the domain of a CPU that it may use. */
 static __always_inline u32 legal_home(struct task_struct *p, struct task_ctx *tctx, s32 cpu)
@@ -105,38 +110,35 @@ __noinline s32 rl_pick_victim(struct task_struct *p __arg_trusted, struct task_c
 }
 
 /*
- * A synchronous wakeup: the waker says that it is about to sleep. If from there to its sleep usually takes it less time
- * than an idle CPU here takes to wake up, p is faster on the waker's CPU. Both are measured, so this holds on any machine.
- * Only while nobody else waits for that CPU: a pair that hands it to and fro would keep it for ever.
+ * The waker says that it is about to sleep: how long it usually still takes until it leaves its CPU, from its first such
+ * wakeup in a burst on. RL_NEVER: not known, or it exits. The wakeup may also come from an interrupt that took the CPU of a
+ * task which has nothing to do with it. Only what the task usually does after such wakeups tells.
  */
-__noinline bool rl_wait_for_waker(struct task_struct *p __arg_trusted, u32 home, u64 wake_flags)
+__noinline u64 rl_waker_tail(void)
 {
 	struct task_struct *waker = bpf_get_current_task_btf();
-	struct domain_ctx *dom = lookup_domain(home);
-	s32 cpu = bpf_get_smp_processor_id();
-	struct task_ctx *wctx;
+	struct task_ctx *wctx = bpf_task_storage_get(&tasks, waker, 0, 0);
 
-	if (!(wake_flags & SCX_WAKE_SYNC) || !with(RL_WITHOUT_sync) || !dom)
-		return false;
-	wctx = bpf_task_storage_get(&tasks, waker, 0, 0);
 	if (!wctx || !wctx->running_at_ns)
-		return false;
-	if (!wctx->sync_at_ns)
-		wctx->sync_at_ns = scx_bpf_now();
-	return domain_of(cpu) == home && wctx->sync_tail_ns && wctx->sync_tail_ns < dom->idle_wake_ns &&
-	       !(waker->flags & PF_EXITING) && bpf_cpumask_test_cpu(cpu, p->cpus_ptr) && !nr_queued(home) &&
-	       !nr_queued(RL_CPU_QUEUE + cpu) && !nr_queued(SCX_DSQ_LOCAL_ON | cpu);
+		return RL_NEVER;
+	if (!wctx->woke_at_ns)
+		wctx->woke_at_ns = scx_bpf_now();
+	return wctx->wake_tail_ns && !(waker->flags & PF_EXITING) ? wctx->wake_tail_ns : RL_NEVER;
 }
 
 /*
- * A synchronous wakeup says that the waker is about to sleep. It may also come from an interrupt that took the CPU of a task
- * which has nothing to do with it. Only what that task usually does after such wakeups tells.
+ * The waker is going to leave its CPU in `tail`. If that is less than an idle CPU here takes to wake up, p is faster on the
+ * waker's CPU. Both are measured, so this holds on any machine. Only while nobody else waits for that CPU: a pair that hands
+ * it to and fro would keep it for ever.
  */
-__noinline bool rl_waker_leaves(void)
+static __always_inline bool waker_is_faster(struct task_struct *p, u32 home, u64 tail)
 {
-	struct task_ctx *wctx = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), 0, 0);
+	struct domain_ctx *dom = lookup_domain(home);
+	s32 cpu = bpf_get_smp_processor_id();
 
-	return wctx && wctx->running_at_ns && wctx->sync_tail_ns && wctx->sync_tail_ns < RL_BRIEF_NS;
+	return dom && with(RL_WITHOUT_sync) && tail < dom->idle_wake_ns && domain_of(cpu) == home &&
+	       bpf_cpumask_test_cpu(cpu, p->cpus_ptr) && !nr_queued(home) && !nr_queued(RL_CPU_QUEUE + cpu) &&
+	       !nr_queued(SCX_DSQ_LOCAL_ON | cpu);
 }
 
 /* Keep the domain's count of idle CPUs. Only the CPU itself, or its update_idle, changes its flag. */
@@ -152,7 +154,7 @@ static __always_inline void set_idle(s32 cpu, u32 id, u32 idle)
 }
 
 /* Wake a CPU for a task that was just queued in domain id, or for the CPU's own queue if pinned. */
-__noinline int rl_kick_for(struct task_struct *p __arg_trusted, u32 id, bool pinned, u64 enq_flags)
+__noinline int rl_kick_for(struct task_struct *p __arg_trusted, u32 id, bool pinned, bool stays)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 
@@ -163,14 +165,36 @@ __noinline int rl_kick_for(struct task_struct *p __arg_trusted, u32 id, bool pin
 	}
 	cpu = rl_pick_idle(p, id, cpu);
 	/*
-	 * Nobody at home: let an idle CPU elsewhere look at the queue and decide (PULL). Not after a wakeup, where the
-	 * policy has just said that the task should stay.
+	 * Nobody at home: let an idle CPU elsewhere look at the queue and decide (PULL), unless the policy has just said that
+	 * the task should stay.
 	 */
-	if (cpu < 0 && nr_domains > 1 && !(enq_flags & SCX_ENQ_WAKEUP))
+	if (cpu < 0 && nr_domains > 1 && !stays)
 		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
 	if (cpu >= 0)
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 	return 0;
+}
+
+/*
+ * A CPU found nothing to run. A task queued after it last looked, and before the kernel marks it idle, finds nobody to kick.
+ * So it looks again after that. The kernel inserts only after rl_enqueue() has returned, so one that was just decided counts
+ * as well. (How long that takes has no bound, if a hypervisor takes the CPU away: then the next tick or dispatch helps.)
+ */
+static __always_inline void look_again(s32 cpu, u32 id, struct cpu_ctx *cctx)
+{
+	struct domain_ctx *dom = lookup_domain(id);
+	u64 now = scx_bpf_now();
+
+	if (since(cctx->looked_at_ns, now) > RL_IDLE_LOOK_NS)
+		cctx->looks = 0;
+	if (!dom || cctx->looks >= RL_IDLE_LOOKS)
+		return;
+	if (nr_queued(id) || nr_queued(RL_CPU_QUEUE + cpu) ||
+	    since(READ_ONCE(dom->enqueued_at_ns), now) < RL_INSERT_NS) {
+		cctx->looks++;
+		cctx->looked_at_ns = now;
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	}
 }
 
 #endif /* __SCX_RL_PLACE_BPF_H */

@@ -48,6 +48,7 @@ struct clock {
 	u64 marked;
 	u64 marked_at_ns;
 	u64 looked_at_ns; /* somebody last looked at the first task then */
+	u64 scanned_at_ns; /* and at the last ones, for who starves */
 } __attribute__((aligned(64)));
 
 struct {
@@ -63,10 +64,11 @@ struct domain_ctx {
 	/* What follows is written all the time, the mask only read. */
 	u64 run_avg_ns __attribute__((aligned(64)));
 	u64 idle_wake_ns; /* running mean: from a wakeup to running, where an idle CPU was claimed */
+	u64 first_burst_ns; /* running mean: what new tasks run before they first sleep, or exit */
 	/* The last task that left the queue had waited last_wait_ns, at last_served_ns: see domain_head_age(). */
 	u64 last_wait_ns;
 	u64 last_served_ns;
-	u64 enqueued_at_ns; /* the last insertion was decided then; see rl_update_idle() */
+	u64 enqueued_at_ns; /* the last insertion was decided then; see look_again() */
 	/* A hint for choosing between domains; the kernel's own idle mask decides whether a CPU can be claimed. */
 	u32 nr_idle;
 };
@@ -106,16 +108,19 @@ struct task_ctx {
 	u64 burst_ns;      /* time on CPU since it last slept */
 	u64 slice_used_ns; /* of the slice that it was given when it last left a queue */
 	u64 burst_avg_ns;  /* running mean of that: how much it usually wants */
-	u64 sync_at_ns;    /* the first synchronous wakeup it made in this burst; 0: none */
-	u64 sync_tail_ns;  /* running mean: from there to the end of its burst */
-	u64 run_avg_ns;
+	u64 prepaid_ns;    /* of a new task: what of its first burst is in vtime already; see rl_enable() */
+	u64 woke_at_ns;    /* it first woke another then, in this period on CPU; 0: it did not */
+	u64 wake_tail_ns;  /* running mean: from there to the end of the period */
+	u64 run_avg_ns; /* running mean of a period on CPU, but for those after a move */
 	u64 sleep_avg_ns;
-	u64 move_penalty_ns;
+	s64 move_extra_ns; /* running mean: service after a move, less the usual */
+	u32 moves;    /* it is of so many moves, RL_MOVES_MEAN at most */
 	u64 nr_runs;
 	u32 queue;     /* whose clock its vtime is on */
 	u32 weight;    /* as of the last change; 0: not known yet */
 	bool from_dsq; /* it waited in a queue, so its wait says something about that queue */
 	bool direct;   /* it was sent to an idle CPU */
+	bool asked;    /* since it last ran, the policy was asked at a wakeup */
 	bool sync;     /* its waker said that it is about to sleep */
 	bool yielded;  /* it asked to be last in line */
 	bool moved;    /* this period on CPU is the first in another domain */
@@ -145,7 +150,7 @@ struct cpu_ctx {
 	u32 rescue;
 	/* its last dispatch took a task from elsewhere ahead of its own queue */
 	u32 pulled;
-	/* in a row, it went idle and looked again at once: see rl_update_idle() */
+	/* in a row, it found nothing and looked again at once, last at looked_at_ns: see look_again() */
 	u32 looks;
 	/* somebody is about to run here instead of the task that does */
 	u32 preempted;
@@ -158,7 +163,12 @@ struct cpu_ctx {
 	u64 deadline;
 	u64 burst_ns; /* of that task, then */
 	u64 burst_avg_ns; /* likewise */
+	/* Of who was preempted here for a moment, and waits in the local DSQ: its deadline on the clock of next_queue, its want. */
+	u32 next_queue;
+	u64 next_deadline;
+	u64 next_want_ns; /* 0: nobody */
 	u64 compared_at_ns; /* it looked at other domains then */
+	u64 looked_at_ns;
 } __attribute__((aligned(64)));
 
 struct {
@@ -276,10 +286,10 @@ static __always_inline bool with(u32 mechanism)
 	return !(without & mechanism);
 }
 
-/* Load of a queue: tasks per CPU that serves it, in 16ths. */
+/* Load of a queue: tasks per CPU that serves it, in 16ths, rounded up: among many CPUs a single waiter is not nothing. */
 static __always_inline u32 load16(u32 queued, u32 nr_cpus)
 {
-	return nr_cpus ? queued * 16 / nr_cpus : queued * 16;
+	return nr_cpus ? (queued * 16 + nr_cpus - 1) / nr_cpus : queued * 16;
 }
 
 /* Running mean with weight 1/8 for the newest value. */

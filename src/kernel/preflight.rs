@@ -14,7 +14,7 @@ pub enum PreflightError {
     /// The kernel was built without sched_ext.
     #[error(
         "this kernel ({release}) has no sched_ext (/sys/kernel/sched_ext is missing): boot one that was built with \
-         CONFIG_SCHED_CLASS_EXT=y (Linux 6.12 or later), or try scx_rl in a VM with `make demo`"
+         CONFIG_SCHED_CLASS_EXT=y (Linux 6.12 or later; tested from 6.16 on), or try scx_rl in a VM with `make demo`"
     )]
     NoSchedExt {
         /// `uname -r`

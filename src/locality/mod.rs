@@ -10,6 +10,7 @@ use std::thread::{Builder, ScopedJoinHandle};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use log::warn;
+use serde::Serialize;
 
 use crate::kernel::domains::{DomainSpec, Domains, cpulist};
 use crate::kernel::preflight::kernel_release;
@@ -17,8 +18,11 @@ use crate::lab::child::Stop;
 use crate::lab::system;
 use crate::process::print;
 use crate::runqlat::hist::RELATIVE_ERROR;
+use crate::sim::Balancer;
+use crate::sim::command::simulated;
 use crate::sim::locality::{Cost, LocalitySpec};
-use crate::sim::workload::Distribution;
+use crate::sim::machine::Shape;
+use crate::sim::workload::{Distribution, Workload};
 
 mod host;
 pub mod tally;
@@ -127,6 +131,26 @@ pub struct LocalityArgs {
     /// Write the JSON to this file, not to the standard output.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+
+    /// Do not run the workload here, but simulate it, on a machine with so many CPUs in so many last-level caches (4/2),
+    /// under --balancer, and print what `scx_rl sim` prints. --warm-up does not matter then.
+    #[arg(long, value_name = "CPUS/LLCS", value_parser = shape, conflicts_with_all = ["domains", "iterations_per_us"],
+          help_heading = "Simulation")]
+    pub simulate: Option<Shape>,
+
+    /// Which balancer decides in the simulation.
+    #[arg(long, value_enum, default_value = "heuristic", requires = "simulate", help_heading = "Simulation")]
+    pub balancer: Balancer,
+}
+
+fn shape(text: &str) -> Result<Shape, String> {
+    let (cpus, llcs) = text
+        .split_once('/')
+        .and_then(|(cpus, llcs)| Some((cpus.parse().ok()?, llcs.parse().ok()?)))
+        .ok_or_else(|| format!("{text:?} is not CPUS/LLCS, such as 4/2"))?;
+    let shape = Shape { cpus, llcs, nodes: 1, threads: 1 };
+    shape.places().map_err(|e| e.to_string())?;
+    Ok(shape)
 }
 
 /// A parser of numbers within bounds, both included.
@@ -178,6 +202,10 @@ impl LocalityArgs {
 /// The options make no sense together, the topology cannot be read, the JSON cannot be written, or Ctrl-C or SIGTERM
 /// came before the end.
 pub fn run(args: &LocalityArgs) -> Result<()> {
+    if let Some(shape) = args.simulate {
+        let workload = Workload::locality(&args.spec(shape.cpus)?);
+        return tell(args, &simulated(shape, workload, args.balancer, args.seed, (args.seconds * 1e9) as u64)?);
+    }
     let cpus = host::cpus()?;
     let spec = args.spec(cpus)?;
     let domains = Domains::discover(&args.domains)?;
@@ -221,7 +249,12 @@ pub fn run(args: &LocalityArgs) -> Result<()> {
         costly: group(&|worker| spec.cost_of(worker).is_some()),
         free: group(&|worker| spec.cost_of(worker).is_none()),
     };
-    let text = serde_json::to_string_pretty(&report).context("writing JSON")? + "\n";
+    tell(args, &report)
+}
+
+/// As JSON, where the user wants it.
+fn tell(args: &LocalityArgs, report: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(report).context("writing JSON")? + "\n";
     match &args.out {
         None => print(&text),
         Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),

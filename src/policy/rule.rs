@@ -57,6 +57,12 @@ impl FromStr for Rule {
                 _ => bail!("the rule has no {name:?}; it has margin, numa, hot-ms, hot-margin, idle and age-us"),
             }
         }
+        // One without the other would let hot tasks move more easily than others, or do nothing.
+        let has = |name: &str| text.split(',').any(|part| part.split('=').next() == Some(name));
+        ensure!(
+            has("hot-ms") == has("hot-margin"),
+            "hot-ms and hot-margin belong together, such as hot-ms=5,hot-margin=2"
+        );
         Ok(Self(rule))
     }
 }
@@ -122,6 +128,8 @@ mod tests {
             ("margin=8", "0 to 7.5"),
             ("margin=x", "number of tasks"),
             ("hot-ms=NaN", "0 to 1 s"),
+            ("hot-ms=5", "belong together"),
+            ("hot-margin=2", "belong together"),
             ("age-us=-1", "0 to 1 s"),
         ] {
             let error = format!("{:#}", text.parse::<Rule>().unwrap_err());

@@ -19,22 +19,23 @@ use super::regime::Regime;
 use super::trial::{self, Score, Setting};
 use crate::agent::guard::Limits;
 use crate::agent::{Hyper, Origin};
-use crate::lab::statistics::{Bootstrap, Estimate, geometric_mean};
+use crate::lab::statistics::{Estimate, geometric_mean, ratio_estimate};
 use crate::process::print;
-
-/// Draws of the bootstrap.
-const DRAWS: usize = 2000;
 
 /// Compare balancers, fixed and learned, under regimes that differ in what a move costs, in the simulator.
 ///
-/// A regime is what moves cost (none, middle: 0.2 ms, high: 2 ms, mixed between tasks) x how long tasks run (short: 0.2 ms,
-/// long: 5 ms, mixed) x load (80, 95 %, and 50 % as a control). Each is simulated under each contender for each seed.
+/// A regime is what moves cost (none, middle: 0.2 ms, high: 2 ms, mixed between
+/// tasks) x how long tasks run (short: 0.2 ms, long: 5 ms, mixed) x load (80,
+/// 95 %, and 50 % as a control). Each is simulated under each contender for each
+/// seed.
 ///
 /// Examples:
 ///
-///   scx_rl ablation train --out learned.safetensors --regimes none,middle,high     learn, one regime after another
-///   scx_rl ablation run --out-dir results --seeds 10 --contender learned=frozen:learned.safetensors
-///   scx_rl ablation table results                                                  what came of it
+///   scx_rl ablation train --out learned.safetensors --imitate --rounds 20 \
+///       --seconds 1 --regimes=-80,-95 --hyper '{"actor_learning_rate":0.001}'
+///   scx_rl ablation run --out-dir results --seeds 10 \
+///       --contender learned=frozen:learned.safetensors
+///   scx_rl ablation table results
 #[derive(Clone, Debug, clap::Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum AblationCommand {
@@ -347,7 +348,7 @@ fn train(args: &TrainArgs) -> Result<()> {
 struct Row {
     contender: String,
     /// Response of the best fixed balancer of each regime over that of this one: geometric mean over regimes, 95 %
-    /// interval by bootstrap over seeds. 1: as good as the best in hindsight.
+    /// interval over seeds. 1: as good as the best in hindsight.
     response: Estimate,
     /// The same of 99th percentiles, the other way round than throughput: more is better.
     p99: Estimate,
@@ -407,14 +408,17 @@ fn summarise(cells: &[Cell], against: Option<&str>) -> Result<Table> {
             .or_default()
             .insert(cell.seed, cell.score.clone());
     }
-    // A bootstrap over seeds needs all of them everywhere.
+    // A seed counts if it was simulated everywhere.
     let seeds: Vec<u64> = {
         let all = |seed: &u64| by_regime.values().flat_map(|r| r.values()).all(|scores| scores.contains_key(seed));
         let some = by_regime.values().flat_map(|r| r.values()).flat_map(|s| s.keys()).copied();
         let some: std::collections::BTreeSet<u64> = some.collect();
         some.into_iter().filter(all).collect()
     };
-    ensure!(!seeds.is_empty(), "no seed was simulated under all regimes with all contenders yet");
+    ensure!(
+        seeds.len() >= 2,
+        "fewer than two seeds were simulated under all regimes with all contenders: run with --seeds 2 or more"
+    );
     let by_regime: BTreeMap<String, Scores> = by_regime
         .into_iter()
         .map(|(regime, scores)| {
@@ -428,8 +432,7 @@ fn summarise(cells: &[Cell], against: Option<&str>) -> Result<Table> {
 
     let mut best = BTreeMap::new();
     for (regime, scores) in &by_regime {
-        let all: Vec<usize> = (0..seeds.len()).collect();
-        let of = |name: &String| scores.get(name).map(|s| mean(s, &all, |s| s.response_mean_us));
+        let of = |name: &String| scores.get(name).map(|s| mean(s, |s| s.response_mean_us));
         let winner = fixed.iter().filter_map(|name| Some((name, of(name)?))).min_by(|a, b| a.1.total_cmp(&b.1));
         let (winner, _) =
             winner.with_context(|| format!("none of {} was simulated under {regime}", fixed.join(", ")))?;
@@ -448,13 +451,12 @@ fn summarise(cells: &[Cell], against: Option<&str>) -> Result<Table> {
             groups.entry(group).or_default().push(regime);
         }
     }
-    let bootstrap = Bootstrap::new(seeds.len(), DRAWS, 1);
     let names: std::collections::BTreeSet<&String> = by_regime.values().flat_map(|s| s.keys()).collect();
     let groups = groups
         .into_iter()
         .map(|(group, regimes)| {
             let mut rows: Vec<Row> =
-                names.iter().filter_map(|name| row(name, &regimes, &by_regime, &best, &bootstrap)).collect();
+                names.iter().filter_map(|name| row(name, &regimes, &by_regime, &best, seeds.len())).collect();
             rows.sort_by(|a, b| b.response.value.total_cmp(&a.response.value));
             (group, rows)
         })
@@ -462,8 +464,8 @@ fn summarise(cells: &[Cell], against: Option<&str>) -> Result<Table> {
     Ok(Table { seeds: seeds.len(), groups, best })
 }
 
-fn mean(scores: &[Score], drawn: &[usize], of: impl Fn(&Score) -> f64) -> f64 {
-    drawn.iter().map(|&i| of(&scores[i])).sum::<f64>() / drawn.len().max(1) as f64
+fn mean(scores: &[Score], of: impl Fn(&Score) -> f64) -> f64 {
+    scores.iter().map(of).sum::<f64>() / scores.len().max(1) as f64
 }
 
 /// None if the contender was not simulated under all of the regimes.
@@ -472,22 +474,24 @@ fn row(
     regimes: &[&String],
     by_regime: &BTreeMap<String, Scores>,
     best: &BTreeMap<String, String>,
-    bootstrap: &Bootstrap,
+    seeds: usize,
 ) -> Option<Row> {
+    // A seed is one repetition of everything: regimes with the same seed are not independent of each other.
+    let of_seed = |seed: usize, of: fn(&Score) -> f64, less_is_better: bool| {
+        let ratios: Option<Vec<f64>> = regimes
+            .iter()
+            .map(|regime| {
+                let scores = by_regime.get(*regime)?;
+                let (mine, its) = (of(&scores.get(name)?[seed]), of(&scores.get(best.get(*regime)?)?[seed]));
+                let ratio = if less_is_better { its / mine } else { mine / its };
+                (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+            })
+            .collect();
+        geometric_mean(ratios?)
+    };
     let estimate = |of: fn(&Score) -> f64, less_is_better: bool| {
-        bootstrap.estimate(|drawn| {
-            let ratios: Option<Vec<f64>> = regimes
-                .iter()
-                .map(|regime| {
-                    let scores = by_regime.get(*regime)?;
-                    let (mine, its) =
-                        (mean(scores.get(name)?, drawn, of), mean(scores.get(best.get(*regime)?)?, drawn, of));
-                    let ratio = if less_is_better { its / mine } else { mine / its };
-                    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
-                })
-                .collect();
-            geometric_mean(ratios?)
-        })
+        let values: Option<Vec<f64>> = (0..seeds).map(|seed| of_seed(seed, of, less_is_better)).collect();
+        ratio_estimate(&values?)
     };
     Some(Row {
         contender: name.to_string(),

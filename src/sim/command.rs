@@ -114,24 +114,41 @@ fn simulate(args: &SimArgs) -> Result<Summary> {
         sim.poll(&mut events)?;
     }
     sim.end_trace()?;
-    let wall_s = started.elapsed().as_secs_f64();
+    Ok(summary(&mut sim, args.balancer, shape, tasks, args.seed, started.elapsed().as_secs_f64()))
+}
+
+/// A workload on a simulated machine under a fixed balancer, from its beginning.
+///
+/// # Errors
+/// The simulation fails.
+pub fn simulated(shape: Shape, workload: Workload, balancer: Balancer, seed: u64, ns: u64) -> Result<Summary> {
+    let tasks = workload.tasks.len();
+    let mut sim = Sim::new(&SimConfig::new(shape, seed), workload, &balancer.publication())?;
+    // Nobody learns from what would be logged.
+    sim.scheduler_mut().set_sample_shift(16);
+    let started = Instant::now();
+    sim.run_for(ns)?;
+    Ok(summary(&mut sim, balancer, shape, tasks, seed, started.elapsed().as_secs_f64()))
+}
+
+fn summary(sim: &mut Sim, balancer: Balancer, shape: Shape, tasks: usize, seed: u64, wall_s: f64) -> Summary {
     let counters = sim.scheduler_mut().counters();
     let (decisions, migrated) = decisions(&counters);
     let elapsed_ns = sim.elapsed_ns();
     let totals = sim.totals();
-    Ok(Summary {
-        balancer: format!("{:?}", args.balancer).to_lowercase(),
-        cpus: args.cpus,
-        llcs: args.llcs,
-        nodes: args.nodes,
+    Summary {
+        balancer: format!("{balancer:?}").to_lowercase(),
+        cpus: shape.cpus,
+        llcs: shape.llcs,
+        nodes: shape.nodes,
         tasks,
-        seed: args.seed,
+        seed,
         simulated_s: elapsed_ns as f64 / 1e9,
         wall_s,
         events: totals.events,
         events_per_s: totals.events as f64 / wall_s.max(1e-9),
         hash: format!("{:016x}", totals.hash()),
-        utilisation: share(totals.busy_ns, elapsed_ns * args.cpus as u64),
+        utilisation: share(totals.busy_ns, elapsed_ns * shape.cpus as u64),
         wakeups: totals.wakeups,
         runs: totals.runs,
         moved_share: share(totals.moves, totals.runs),
@@ -141,5 +158,5 @@ fn simulate(args: &SimArgs) -> Result<Summary> {
         wait: Times::of(&totals.wait),
         response: Times::of(&totals.response),
         counters: counters.named(),
-    })
+    }
 }

@@ -16,11 +16,13 @@ use crate::policy::rule::Rule;
 
 /// The rules that people have tried, over the range of their numbers. What counts an idle CPU as more than a difference
 /// of queues is what every scheduler does; the others keep hot tasks even then.
-const RULES: [(&str, &str); 13] = [
+const RULES: [(&str, &str); 17] = [
     ("queue-0", "margin=0,numa=0"),
     ("queue-1/4", "margin=0.25,numa=0.25"),
     ("queue-1/2", "margin=0.5,numa=0.5"),
     ("queue-2", "margin=2,numa=2"),
+    ("queue-3", "margin=3,numa=3"),
+    ("queue-4", "margin=4,numa=4"),
     ("age-100us", "margin=0,age-us=100"),
     ("age-500us", "margin=0,age-us=500"),
     ("age-2ms", "margin=0,age-us=2000"),
@@ -30,6 +32,8 @@ const RULES: [(&str, &str); 13] = [
     ("hold-0.5ms", "margin=0,hot-ms=0.5,hot-margin=2,idle=0"),
     ("hold-5ms", "margin=0,hot-ms=5,hot-margin=2,idle=0"),
     ("hold-20ms", "margin=0,hot-ms=20,hot-margin=2,idle=0"),
+    ("hold1-5ms", "margin=1,hot-ms=5,hot-margin=3,idle=1"),
+    ("hold1-20ms", "margin=1,hot-ms=20,hot-margin=3,idle=1"),
 ];
 
 /// How a contender decides.

@@ -431,7 +431,7 @@ impl Sim {
             }
             (Role::Batch { sleep_ns, .. }, _) => {
                 if let Some(woken_ns) = self.tasks[task].request_at_ns.take() {
-                    self.totals.response.add(self.now_ns - woken_ns);
+                    self.totals.respond(self.tasks[task].spec.kind, self.now_ns - woken_ns);
                 }
                 let wakes_ns = self.now_ns + self.rng.exponential(sleep_ns);
                 self.queue.push(wakes_ns, Event::Wake { task });
@@ -440,7 +440,7 @@ impl Sim {
             (Role::Serve { inbox, next, .. }, Then::Finish) => {
                 if let Some(arrived_ns) = self.tasks[task].request_at_ns.take() {
                     match next {
-                        None => self.totals.response.add(self.now_ns - arrived_ns),
+                        None => self.totals.respond(self.tasks[task].spec.kind, self.now_ns - arrived_ns),
                         Some(next) => {
                             let sleeps = self.inboxes[inbox].requests.is_empty();
                             self.deliver(next, arrived_ns, cpu, sleeps, false);

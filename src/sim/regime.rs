@@ -55,7 +55,7 @@ pub struct Regime {
 }
 
 impl Regime {
-    /// All: 4 costs, 3 bursts, loads of 80 and 95 %, and 50 % as a control, where a balancer has nothing to do.
+    /// All: 4 costs, 3 bursts, loads of 80 and 95 %, and 50 % as a control, where little waits.
     pub fn all() -> Vec<Regime> {
         let mut all = Vec::new();
         for load_percent in [50, 80, 95] {
@@ -117,7 +117,8 @@ impl Regime {
             let share = f64::from(self.load_percent) / 100.0 / TASKS_PER_CPU as f64;
             let sleep_ns = (run_ns as f64 * (1.0 / share - 1.0)) as u64;
             let role = Role::Batch { run_ns, sleep_ns };
-            workload.add(1, &TaskSpec { name: "burst".into(), working_set_kib, role, ..TaskSpec::default() });
+            let kind = usize::from(run_ns == LONG_NS);
+            workload.add(1, &TaskSpec { name: "burst".into(), working_set_kib, kind, role, ..TaskSpec::default() });
         }
         workload
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::kernel::scheduler::Counters;
+use crate::lab::statistics::geometric_mean;
 use crate::policy::{RL_CNT_pull_decisions, RL_CNT_pull_migrated, RL_CNT_wake_decisions, RL_CNT_wake_migrated};
 use crate::runqlat::Histogram;
 
@@ -28,6 +29,8 @@ pub struct Totals {
     pub wait: Histogram,
     /// From a request's arrival to its answer, or a wakeup of a batch task to its next sleep.
     pub response: Histogram,
+    /// The same by kind of task.
+    pub response_of: Vec<Histogram>,
     hash: u64,
 }
 
@@ -43,6 +46,12 @@ impl Totals {
             busy_ns: self.busy_ns - earlier.busy_ns,
             wait: self.wait.since(&earlier.wait),
             response: self.response.since(&earlier.response),
+            response_of: (0..self.response_of.len())
+                .map(|kind| match earlier.response_of.get(kind) {
+                    Some(then) => self.response_of[kind].since(then),
+                    None => self.response_of[kind].clone(),
+                })
+                .collect(),
             hash: self.hash,
         }
     }
@@ -61,6 +70,21 @@ impl Totals {
         self.refill_ns += refill_ns;
         self.wait.add(waited_ns);
         self.mix((cpu as u64) << 32 | task as u64);
+    }
+
+    /// A request is answered, or a burst ends, after this time.
+    pub fn respond(&mut self, kind: usize, response_ns: u64) {
+        self.response.add(response_ns);
+        if self.response_of.len() <= kind {
+            self.response_of.resize_with(kind + 1, Histogram::default);
+        }
+        self.response_of[kind].add(response_ns);
+    }
+
+    /// Geometric mean over the kinds of tasks: those that ask more often do not count for more. 0 of none.
+    pub fn response_us(&self, of: impl Fn(&Histogram) -> f64) -> f64 {
+        let values = self.response_of.iter().filter(|h| h.samples() > 0).map(of);
+        geometric_mean(values).unwrap_or(0.0)
     }
 
     /// Equal for two simulations in which the same happened at the same times.

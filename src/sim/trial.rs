@@ -20,6 +20,7 @@ use crate::kernel::slots::Publication;
 use crate::learning::guard_counts;
 use crate::policy::{probability_q16, rl_event};
 use crate::run::next_shift;
+use crate::runqlat::Histogram;
 
 /// The agent looks for events that often, simulated ns.
 const POLL_NS: u64 = 10_000_000;
@@ -50,9 +51,9 @@ pub struct Setting {
 pub struct Score {
     /// Bursts done, per second.
     pub bursts_per_s: f64,
-    /// From wakeup to the end of the burst, mean, us.
+    /// From wakeup to the end of the burst, us: mean, and of those of tasks with short and with long bursts the geometric mean.
     pub response_mean_us: f64,
-    /// 99th percentile, us.
+    /// Likewise of the 99th percentiles, us.
     pub response_p99_us: f64,
     /// Mean wait for a CPU, us.
     pub wait_mean_us: f64,
@@ -113,6 +114,7 @@ impl<'a> Pupil<'a> {
             sim.run_for(POLL_NS.min(end_ns - sim.elapsed_ns()))?;
             self.events.clear();
             sim.poll(&mut self.events)?;
+            self.publishing.observe(&self.events);
             if let Some(wreck) = self.wreck {
                 wreck.distort(&mut self.events);
             }
@@ -203,8 +205,8 @@ impl Reading {
         let learned = pupil.map(|p| p.agent.metrics());
         Score {
             bursts_per_s: per_s(totals.response.samples()),
-            response_mean_us: totals.response.mean_us(),
-            response_p99_us: totals.response.percentile_us(0.99),
+            response_mean_us: totals.response_us(Histogram::mean_us),
+            response_p99_us: totals.response_us(|h| h.percentile_us(0.99)),
             wait_mean_us: totals.wait.mean_us(),
             utilisation: share(totals.busy_ns, ns * sim.cpus() as u64),
             refill_share: share(totals.refill_ns, totals.busy_ns),

@@ -77,6 +77,8 @@ pub struct TaskSpec {
     pub move_cost: Option<MoveCost>,
     /// How its work varies around the mean that its role says.
     pub work: Distribution,
+    /// Responses are counted by kind: from 0.
+    pub kind: usize,
     /// What it does.
     pub role: Role,
 }
@@ -91,6 +93,7 @@ impl Default for TaskSpec {
             working_set_kib: 0,
             move_cost: None,
             work: Distribution::default(),
+            kind: 0,
             role: Role::Hog,
         }
     }

@@ -51,7 +51,7 @@ fn help_says_the_essentials() {
         "sched_ext",
         "runqueue latency",
         "--learn --checkpoint-dir",
-        "--frozen ckpt.safetensors",
+        "--frozen FILE",
         "--heuristic",
         "[default: ",
         "checkpoint",

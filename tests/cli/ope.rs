@@ -76,10 +76,10 @@ fn policies_are_judged_by_a_recording() {
     for estimator in ["ips", "snips", "dr"] {
         assert!((number(&logged["value"]["estimates"]["Ok"][estimator]["value_ms"]) - mean_ms).abs() < 1e-9);
     }
-    // The right action costs 1 ms, the wrong one 4, and both 0.25 of noise and 0.25 of service beyond the usual.
+    // The right action costs 1 ms, the wrong one 4, and both 0.25 of noise; service is the usual one on the mean.
     let coin = &row(&report, "random")["value"]["estimates"]["Ok"]["dr"];
     let error_ms = number(&coin["error_ms"]);
-    assert!(error_ms < 0.1 && (number(&coin["value_ms"]) + 3.0).abs() < 4.0 * error_ms, "{coin}");
+    assert!(error_ms < 0.1 && (number(&coin["value_ms"]) + 2.75).abs() < 4.0 * error_ms, "{coin}");
     assert_eq!(row(&report, "stay")["value"]["migrated_share"], 0.0);
     assert_eq!(row(&report, "migrate")["value"]["migrated_share"], 1.0);
     assert_eq!(json(&[&recording]), report, "nothing is random");
@@ -111,7 +111,7 @@ fn checkpoints_are_judged_greedy_and_drawing() {
     assert!((0.25..=0.75).contains(&share(&drawn)), "{}", share(&drawn));
     let dr = |name: &str| &row(&report, name)["value"]["estimates"]["Ok"]["dr"];
     let (greedy, learning) = (dr(&file), dr(&drawn));
-    // To be right costs 1 ms and 0.5 of noise; to be wrong 3 more.
+    // To be right costs 1 ms and 0.25 of noise; to be wrong 3 more.
     let slot = rl_slot { floor_q16: RL_PROB_ONE / 4, weights: checkpoint.weights, ..Default::default() };
     let wrong = |e: &rl_event| {
         let p = f64::from(host::act(&slot, &e.features, 0).p_migrate_q16) / f64::from(RL_PROB_ONE);
@@ -119,7 +119,7 @@ fn checkpoints_are_judged_greedy_and_drawing() {
     };
     let wrong_share = events(&run.recording).iter().map(wrong).sum::<f64>() / 6000.0;
     assert!((0.25..0.5).contains(&wrong_share));
-    for (found, truth_ms) in [(greedy, -1.5), (learning, -1.5 - 3.0 * wrong_share)] {
+    for (found, truth_ms) in [(greedy, -1.25), (learning, -1.25 - 3.0 * wrong_share)] {
         let off_ms = (number(&found["value_ms"]) - truth_ms).abs();
         assert!(off_ms < 4.0 * number(&found["error_ms"]) && number(&found["error_ms"]) < 0.1, "{truth_ms}: {found}");
     }

@@ -33,7 +33,7 @@ sleep 2
 stop
 check exit-code [ "$code" -eq 0 ]
 check disabled-after state_is disabled
-check summary file_says "$W/learn.json" '"weights_match_checkpoint": true'
+check summary file_says "$W/learn.json" '"weights_as_published": true'
 "$X" checkpoint show "$W/ck/latest.safetensors" >"$W/show.log" 2>&1
 check checkpoint-show [ $? -eq 0 ]
 
@@ -42,7 +42,7 @@ start frozen --frozen "$W/ck/latest.safetensors" --summary "$W/frozen.json" --ag
 sleep 4
 stop
 check frozen-exit-code [ "$code" -eq 0 ]
-check frozen-weights file_says "$W/frozen.json" '"weights_match_checkpoint": true'
+check frozen-weights file_says "$W/frozen.json" '"weights_as_published": true'
 
 # go on from it, under other domains: allowed, and said
 start resumed --learn --resume "$W/ck/latest.safetensors" --checkpoint-dir "$W/ck2" --domains cpus:0/1/2/3

@@ -15,9 +15,9 @@
 //! in the method of batch means. The difference of two estimates on the same events has the differences of their psi:
 //! what hit both cancels.
 
-use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
-
 use serde::Serialize;
+
+use crate::lab::statistics::student_t;
 
 /// How often intervals hold the truth, one-sided bounds too.
 pub const CONFIDENCE: f64 = 0.95;
@@ -93,34 +93,4 @@ impl Ratio {
             at_least_ms: value_ms - quantiles.one_sided * error_ms,
         }
     }
-}
-
-/// The value below which a t-distributed number with `df` >= 1 degrees of freedom lies with probability `p`, 0.5 to 1.
-pub(in crate::agent) fn student_t(p: f64, df: usize) -> f64 {
-    let (mut low, mut high) = (0.0, FRAC_PI_2);
-    // Each step gains a bit; a double has 53.
-    for _ in 0..60 {
-        let middle = (low + high) / 2.0;
-        if within(middle, df) < 2.0 * p - 1.0 {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    (df as f64).sqrt() * low.tan()
-}
-
-/// P(|T| < sqrt(df) tan(angle)), exactly: Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and
-/// 26.7.4.
-fn within(angle: f64, df: usize) -> f64 {
-    let (sin, cos) = angle.sin_cos();
-    let odd = df % 2 == 1;
-    // cos + 2/3 cos^3 + (2 4)/(3 5) cos^5 ... where df is odd, 1 + 1/2 cos^2 + (1 3)/(2 4) cos^4 ... where it is even
-    let mut term = if odd { cos } else { 1.0 };
-    let mut sum = 0.0;
-    for exponent in (df % 2..df.saturating_sub(1)).step_by(2) {
-        sum += term;
-        term *= cos * cos * (exponent + 1) as f64 / (exponent + 2) as f64;
-    }
-    if odd { FRAC_2_PI * (angle + sin * sum) } else { sin * sum }
 }

@@ -104,12 +104,12 @@ fn valid_event() -> rl_event {
 #[test]
 fn reward_is_wait_plus_extra_service() {
     let event = valid_event();
-    assert_eq!(reward::cost_ns(&event), 4 * MS);
+    assert_eq!(reward::cost_ns(&event), 4 * MS as i64);
     assert_eq!(reward::raw_reward_ms(&event), -4.0);
     let faster = rl_event { service_ns: 0, ..event };
-    assert_eq!(reward::cost_ns(&faster), 3 * MS, "serving faster than usual is no bonus");
+    assert_eq!(reward::cost_ns(&faster), 2 * MS as i64, "chance must count in both directions");
     let starved = rl_event { wait_ns: u64::MAX, service_ns: u64::MAX, ..event };
-    assert_eq!(reward::cost_ns(&starved), 2 * CAP_NS, "both parts are winsorised");
+    assert_eq!(reward::cost_ns(&starved), 2 * CAP_NS as i64, "both parts are winsorised");
     assert_eq!(reward::raw_reward_ms(&starved), -100.0);
 }
 

@@ -5,12 +5,13 @@
 mod coverage;
 mod reference;
 
-use super::super::ope::interval::{Quantiles, Ratio, student_t};
+use super::super::ope::interval::{Quantiles, Ratio};
 use super::super::ope::{
     Difference, EFFECTIVE_MIN, Estimate, Estimates, Evaluated, Evaluator, Log, OpeError, Policy, Settings, Shortage,
     Value, compare,
 };
 use super::*;
+use crate::lab::statistics::student_t;
 use crate::policy::{
     RL_EV_CENSOR_AFFINITY, RL_EV_CENSOR_DEQUEUED, RL_EV_REDECIDED, RL_F_home_idle, RL_F_home_queued, RL_F_other_queued,
 };
@@ -114,7 +115,7 @@ fn dr_is_exact_where_its_model_is() {
     let mut events = coin_events(4, 1000);
     for (i, e) in events.iter_mut().enumerate() {
         e.wait_ns = certain(&e.features, u32::from(e.action) == RL_MIGRATE);
-        (e.service_ns, e.usual_service_ns, e.sample_shift) = (0, MS, (i % 3) as u8);
+        (e.service_ns, e.usual_service_ns, e.sample_shift) = (MS, MS, (i % 3) as u8);
     }
     let (mut sum, mut mass) = (0.0, 0.0);
     let slot = rl_slot { mode: RL_MODE_HEURISTIC, rule: host::default_rule(), ..Default::default() };

@@ -55,6 +55,20 @@ share() {
 share equal-share 0.9804 1.02 'bound 2 %' 0
 share weighted-share 2.911 3.210 '1024:335 = 3.057, bound 5 %' 5
 
+# A hog against a chain of short-lived processes, each of which is new.
+hog taskset -c 1
+first=$hog
+taskset -c 1 bash -c 'while :; do bash -c "for ((i = 0; i < 2000; i++)); do :; done"; done' &
+gusts="$gusts $!"
+sleep 1
+note before "$first"
+sleep "$SECS"
+note after "$first"
+calm
+share=$(between before after | awk -v ms="${SECS}000" '{ printf "%.3f", $1 / ms }')
+verdict chain-share "a hog beside a chain of short-lived processes on one CPU: $share of it (bound 0.3 to 0.75)" \
+	holds "$share >= 0.3 && $share <= 0.75"
+
 # One hog that must stay on CPU 1, and two for each CPU that may go anywhere.
 hog taskset -c 1
 pinned=$hog

@@ -77,7 +77,7 @@ impl Bandit {
                     mode: decision.mode as u8,
                     sample_shift: Self::SHIFT[busy],
                     wait_ns: (wait_ms * 1e6) as u64,
-                    service_ns: 0,
+                    service_ns: MS,
                     ..valid_event()
                 });
             }
@@ -178,7 +178,7 @@ fn blocks_see_that_neighbours_are_alike() {
         let mut events = coin_events(22, 4000);
         for e in &mut events {
             queue = KEEPS * queue + (1.0 - KEEPS * KEEPS).sqrt() * normal();
-            (e.wait_ns, e.service_ns) = (((20.0 + 2.0 * queue) * 1e6) as u64, 0);
+            (e.wait_ns, e.service_ns) = (((20.0 + 2.0 * queue) * 1e6) as u64, MS);
         }
         let holds = |blocks| {
             let evaluator = Evaluator::new(Log::of(&events), Settings { blocks, ..Settings::default() }).unwrap();

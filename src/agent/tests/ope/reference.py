@@ -33,7 +33,7 @@ def generate():
         wait = 1_000_000 + 20_000 * x[2] + (15_000 * x[3] if migrate else 30_000 * x[4]) + 30 * next(random)
         wait += 80_000_000 if number % 37 == 0 else 0
         service = 45 * next(random)
-        cost = min(wait, 50_000_000) + min(max(0, service - 1_000_000), 50_000_000)
+        cost = min(wait, 50_000_000) + min(max(-50_000_000, service - 1_000_000), 50_000_000)
         events.append((x, migrate, (p if migrate else 65536 - p) / 65536, 2**shift, -cost / 1e6))
     return events
 

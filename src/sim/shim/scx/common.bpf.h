@@ -291,6 +291,14 @@ void scx_bpf_dsq_insert_vtime(struct task_struct *p, u64 dsq, u64 slice, u64 vti
 bool scx_bpf_dsq_move(struct bpf_iter_scx_dsq *it, struct task_struct *p, u64 dsq, u64 enq_flags);
 bool scx_bpf_dsq_move_to_local(u64 dsq, u64 enq_flags);
 u32 scx_bpf_reenqueue_local(void);
+/* Nothing leaves the class here. */
+static inline bool __COMPAT_has_generic_reenq(void)
+{
+	return false;
+}
+static inline void scx_bpf_dsq_reenq(u64 dsq, u64 flags)
+{
+}
 void scx_bpf_kick_cpu(s32 cpu, u64 flags);
 bool scx_bpf_test_and_clear_cpu_idle(s32 cpu);
 s32 scx_bpf_pick_idle_cpu(const struct cpumask *allowed, u64 flags);
