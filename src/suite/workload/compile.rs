@@ -47,9 +47,10 @@ pub fn prepare_mix(site: &Site<'_>) -> Result<()> {
 pub fn run_mix(site: &Site<'_>) -> Result<Vec<f64>> {
     let mut command = Command::new("fio");
     // The file is in memory, so kernel threads do the reads (force_async) and a pause stands for the disk: without, fio
-    // would compute and never sleep. It reads until the compile has ended.
+    // would compute and never sleep. The pause is long, as fio spins through short ones: all that is shorter than a sleep of
+    // 1 us took when it started, which in a VM may be more than a millisecond. It reads until the compile has ended.
     command.args(["--name=read", "--filename=fio.data", "--rw=randread", "--bs=4k", "--ioengine=io_uring"]);
-    command.args(["--force_async=1", "--iodepth=1", "--thinktime=1000", "--numjobs=2", "--group_reporting"]);
+    command.args(["--force_async=1", "--iodepth=1", "--thinktime=10000", "--numjobs=2", "--group_reporting"]);
     command.args(["--time_based", "--runtime=600", "--output-format=json", "--output=fio.json"]);
     command.args([format!("--size={READ_MIB}m"), format!("--randseed={}", site.seed)]);
     let mut fio = site.start("fio", &mut command)?;

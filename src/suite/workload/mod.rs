@@ -165,7 +165,7 @@ pub const ALL: &[Workload] = &[
     },
     Workload {
         name: "fio-compile",
-        about: "make -j (half the files) beside two fio jobs that read, 4 KiB at a time, through kernel threads",
+        about: "make -j (half the files) beside two fio jobs that read 4 KiB every 10 ms, through kernel threads",
         tools: &[GCC, MAKE, FIO],
         figures: &[time("compile", "s"), rate("reads", "1/s"), time("read p99", "us")],
         prepare: compile::prepare_mix,

@@ -21,6 +21,18 @@ hog 2
 hog 3
 sleep $((SECS / 2))
 calm
+# Tasks of ours that become real-time ones while they run: no CPU is taken from anybody, so the kernel does not tell the
+# scheduler. Who is next on that CPU then, must not wait there. They are brief tasks before that, which preempt hogs.
+gust stress --cpu 2 --switch 2 --pipe 1
+turn='syscall(203, 0, 8, my $cpu = pack("Q", 1 << $ARGV[0])) == 0 or die "sched_setaffinity: $!";
+	select(undef, undef, undef, 0.005) for 1 .. 20;
+	syscall(144, 0, 1, my $priority = pack("i", 50)) == 0 or die "sched_setscheduler: $!";
+	my $end = (times)[0] + 3;
+	1 while (times)[0] < $end;'
+for cpu in $(seq 0 $((CPUS - 1))); do
+	perl -e "$turn" "$cpu" || not_ok turn "perl cannot become a real-time task"
+done
+calm
 # on all CPUs at once, for most of the time
 gust stress --sched fifo --sched-prio 10 --cpu "$CPUS" --cpu-load 70 --cpu-load-slice -20
 gust stress --cpu 2 --switch 2
