@@ -38,26 +38,17 @@ static __always_inline void send_to_cpu(struct task_struct *p, struct task_ctx *
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 }
 
-/*
- * A task was preempted for a moment: it stays next in line for this CPU, with what is left of its slice.
- * Return: the rest, 0 if this is not so.
- */
-static __always_inline u64 rest_of_slice(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
+/* What a task that is preempted for a moment has used of its turn, which goes on then; 0: its turn is over. */
+static __always_inline u64 used_of_turn(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
+	u64 used = tctx->slice_used_ns;
 
 	if (!cctx || !cctx->preempted || (enq_flags & SCX_ENQ_WAKEUP))
 		return 0;
 	cctx->preempted = false;
-	if (!tctx->slice_used_ns || tctx->slice_used_ns >= allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))))
-		return 0;
-	if (want_ns(tctx) > cctx->next_want_ns) {
-		WRITE_ONCE(cctx->next_queue, tctx->queue);
-		WRITE_ONCE(cctx->next_deadline, deadline(tctx, p->scx.weight));
-		WRITE_ONCE(cctx->next_want_ns, want_ns(tctx));
-	}
-	return tctx->slice_used_ns < slice_ns ? slice_ns - tctx->slice_used_ns : 0;
+	return used < slice_ns && used < allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))) ? used : 0;
 }
 
 /* A waking task's domain, and its virtual time there. */
@@ -125,7 +116,7 @@ static __always_inline u64 may_preempt(struct task_struct *p, struct task_ctx *t
 	    rl_advantage(tctx, p->scx.weight, cpu, now) <= 0)
 		return 0;
 	if (has_run(cpu, now))
-		return has_next(cctx, cpu) ? SCX_ENQ_HEAD : SCX_ENQ_PREEMPT;
+		return SCX_ENQ_PREEMPT;
 	cctx->wanted = true;
 	return 0;
 }
@@ -134,10 +125,9 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
 	bool pinned = is_pinned(p), stays;
-	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
 	struct domain_ctx *dom;
 	u32 home, queue, queued;
-	u64 rest_ns, place, last, how;
+	u64 place, last, how;
 
 	if (!tctx) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
@@ -174,13 +164,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 
 	if (!tctx->queued_at_ns)
 		tctx->queued_at_ns = scx_bpf_now();
-	rest_ns = rest_of_slice(p, tctx, enq_flags);
-	if (rest_ns) {
-		tctx->from_dsq = false;
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, rest_ns, enq_flags | SCX_ENQ_HEAD);
-		return;
-	}
-	tctx->slice_used_ns = 0;
+	tctx->slice_used_ns = used_of_turn(p, tctx, enq_flags);
 	if (!queued && !pinned) {
 		/* the head of the queue begins to wait now */
 		WRITE_ONCE(dom->last_wait_ns, 0);
@@ -188,11 +172,13 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	tctx->from_dsq = true;
 	WRITE_ONCE(dom->enqueued_at_ns, scx_bpf_now());
-	place = deadline(tctx, p->scx.weight);
-	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, time_before(last, place) ? last : place, enq_flags);
+	/* whose turn goes on is where it was in line, before others who wait for a turn */
+	place = deadline(tctx, p->scx.weight) - weighted(p->scx.weight, tctx->slice_used_ns);
+	scx_bpf_dsq_insert_vtime(p, queue, slice_ns - tctx->slice_used_ns, time_before(last, place) ? last : place,
+				 enq_flags);
 	tctx->yielded = false;
-	/* the policy has just said so; but where a higher class has the CPU, nobody would look after the task */
-	stays = tctx->asked && cctx && READ_ONCE(cctx->granted_at_ns);
+	/* the policy has just said so */
+	stays = tctx->asked;
 	tctx->asked = false;
 	rl_kick_for(p, home, pinned, stays);
 }
@@ -345,11 +331,7 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	}
 	if (tctx->queue != RL_CPU_QUEUE + cpu)
 		rl_join(tctx, id);
-	/* unless one waits here whom this one preempted for a moment */
-	if (!nr_queued(SCX_DSQ_LOCAL_ON | cpu)) {
-		rl_alone(tctx);
-		WRITE_ONCE(cctx->next_want_ns, 0);
-	}
+	rl_alone(tctx);
 	tctx->home = id;
 	tctx->sync = false;
 	tctx->from_dsq = false;
@@ -493,10 +475,6 @@ void BPF_STRUCT_OPS(rl_set_weight, struct task_struct *p, u32 weight)
 
 void BPF_STRUCT_OPS(rl_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
 {
-	struct cpu_ctx *cctx = lookup_cpu(cpu);
-
-	if (cctx)
-		WRITE_ONCE(cctx->next_want_ns, 0);
 	/* a higher class took the CPU: what waits in its local DSQ must not wait for that to end */
 	scx_bpf_reenqueue_local();
 }

@@ -284,53 +284,31 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 	cctx->wanted = false;
 }
 
-/* Does somebody of ours run on the CPU for a moment, and is who was preempted for that the next? */
-static __always_inline bool has_next(const struct cpu_ctx *cctx, s32 cpu)
-{
-	return READ_ONCE(cctx->next_want_ns) && READ_ONCE(cctx->granted_at_ns) &&
-	       nr_queued(SCX_DSQ_LOCAL_ON | cpu) == 1;
-}
-
 /*
  * How much later the deadline of what runs on the CPU is than that of a waking task; not positive: no reason to preempt.
  * That costs a switch, and much more if a lock is held. So it must not happen among tasks that sleep soon by themselves,
- * but only where the running one wants more than a slice, and the waking one far less. If what runs is there for a moment
- * only, who was preempted for that counts: a hog must not get its CPU back before all whom that moment woke.
+ * but only where the running one wants more than a slice, and the waking one far less.
  */
 __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	u64 want, late;
-	u32 queue;
+	u64 want;
 
-	if (!cctx)
+	if (!cctx || !READ_ONCE(cctx->granted_at_ns))
 		return 0;
-	if (has_next(cctx, cpu)) {
-		/* it cannot go elsewhere from there: only for another moment */
-		if (want_ns(tctx) >= RL_BRIEF_NS)
-			return 0;
-		want = READ_ONCE(cctx->next_want_ns);
-		late = READ_ONCE(cctx->next_deadline);
-		queue = READ_ONCE(cctx->next_queue);
-	} else {
-		/* somebody else is about to run there: more would wait behind it, where no other CPU can take them */
-		if (!READ_ONCE(cctx->granted_at_ns) || nr_queued(SCX_DSQ_LOCAL_ON | cpu))
-			return 0;
-		want = running_want_ns(cctx, now);
-		late = READ_ONCE(cctx->deadline);
-		queue = READ_ONCE(cctx->queue);
-	}
+	want = running_want_ns(cctx, now);
 	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
 		return 0;
-	return lateness(late, queue) - lateness(deadline(tctx, weight), tctx->queue);
+	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
+	       lateness(deadline(tctx, weight), tctx->queue);
 }
 
-/* Has what runs on the CPU had its turn for long enough to be preempted, or is it preempted already? */
+/* Has what runs on the CPU had its turn for long enough to be preempted? */
 static __always_inline bool has_run(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 
-	return cctx && (has_next(cctx, cpu) || turn_ns(cctx, now) >= RL_MIN_RUN_NS);
+	return cctx && turn_ns(cctx, now) >= RL_MIN_RUN_NS;
 }
 
 /*

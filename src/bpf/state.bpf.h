@@ -121,7 +121,7 @@ struct task_ctx {
 	bool from_dsq; /* it waited in a queue, so its wait says something about that queue */
 	bool direct;   /* it was sent to an idle CPU */
 	bool asked;    /* since it last ran, the policy was asked at a wakeup */
-	bool sync;     /* its waker said that it is about to sleep */
+	bool sync;     /* its waker is about to sleep */
 	bool yielded;  /* it asked to be last in line */
 	bool moved;    /* this period on CPU is the first in another domain */
 	struct pending pending[RL_NR_POINTS];
@@ -163,10 +163,6 @@ struct cpu_ctx {
 	u64 deadline;
 	u64 burst_ns; /* of that task, then */
 	u64 burst_avg_ns; /* likewise */
-	/* Of who was preempted here for a moment, and waits in the local DSQ: its deadline on the clock of next_queue, its want. */
-	u32 next_queue;
-	u64 next_deadline;
-	u64 next_want_ns; /* 0: nobody */
 	u64 compared_at_ns; /* it looked at other domains then */
 	u64 looked_at_ns;
 } __attribute__((aligned(64)));

@@ -70,10 +70,17 @@ probes_start() {
 	cyclictest --latency 1000000 --policy other -t "$CPUS" -a -i 10000 -q >"$W/pinned.txt" 2>&1 &
 	probes=$!
 	cyclictest --latency 1000000 --policy other -t 2 -i 10000 -q >"$W/free.txt" 2>&1 &
-	probes="$probes $!"
+	free=$!
 	nice -n 19 cyclictest --latency 1000000 --policy other -t 2 -i 10000 -q >"$W/nice19.txt" 2>&1 &
-	probes="$probes $!"
+	nice19=$!
+	probes="$probes $free $nice19"
+	# it pins its threads, whether asked to or not
+	for probe in $free $nice19; do
+		wait_for 10 has_threads "$probe" 3 && sleep 0.3
+		taskset -a -p -c "0-$((CPUS - 1))" "$probe" >/dev/null || not_ok probe "process $probe stays pinned"
+	done
 }
+has_threads() { [ "$(find "/proc/$1/task" -mindepth 1 -maxdepth 1 | wc -l)" = "$2" ]; }
 
 probes_stop() {
 	for probe in $probes $tracer; do kill -INT "$probe" 2>/dev/null; done
