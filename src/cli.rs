@@ -149,9 +149,9 @@ pub struct Opts {
     #[clap(long, conflicts_with_all = NOT_LEARNING, conflicts_with = "resume", help_heading = "Learning")]
     pub from_scratch: bool,
 
-    /// Switch the guard off: the network decides all of the time. The guard compares it with the fixed rule in short
-    /// windows of random order, gives it 20 to 95 % of the time, aiming at a cost of at most 3 % of response times, and
-    /// pauses it if it is worse.
+    /// Switch the guard off, and the gate: the network decides all of the time, and every update is published that
+    /// passes the checks. The guard compares it with the fixed rule in short windows of random order, gives it 20 to
+    /// 95 % of the time, aiming at a cost of at most 3 % of response times, and pauses it if it is worse.
     #[clap(long, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub no_guard: bool,
 
@@ -165,7 +165,7 @@ pub struct Opts {
            help_heading = "Learning")]
     pub checkpoint_every: f64,
 
-    /// Seconds between publications of new weights into the kernel.
+    /// Seconds between looks whether there is a newer network to publish.
     #[clap(long, value_name = "SEC", default_value_t = 1.0, value_parser = positive, conflicts_with_all = NOT_LEARNING,
            help_heading = "Learning")]
     pub publish_every: f64,

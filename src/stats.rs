@@ -41,7 +41,7 @@ pub struct Metrics {
     pub sample_shift: u32,
     #[stat(desc = "Generation of the published weights")]
     pub generation: u64,
-    #[stat(desc = "Publications that the checks refused, since the start")]
+    #[stat(desc = "Networks that the checks or the gate refused, since the start")]
     pub refused: u64,
     #[stat(desc = "Share of the time that the guard gives to the learned policy (1 without a guard)")]
     pub guard_share: f64,

@@ -134,7 +134,7 @@ fn short() -> Vec<Boot> {
     let [one, two, four, eight] = &TOPOLOGIES;
     let mut storm = vec![verifier(KERNEL), smoke(KERNEL, four, 2)];
     storm.extend(storms(&["aggressive", "forkbomb", "cpuset", "rt", "spawn", "renice"], 3));
-    storm.push(attach(3));
+    storm.push(attach(2));
     let mut boots = vec![Boot { kernel: KERNEL, topology: four, cases: storm }];
     for (kernel, topology) in [("6.16", two), ("6.18", one), ("7.2", eight)] {
         boots.push(Boot { kernel, topology, cases: vec![verifier(kernel), smoke(kernel, topology, 3)] });

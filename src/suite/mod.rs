@@ -56,7 +56,7 @@ const ATTACH_TRIES: usize = 2;
 ///
 ///   scx_rl suite --rounds 5
 ///   scx_rl suite --schedulers eevdf,heuristic,scx_rusty --workloads compile,schbench
-///   scx_rl suite --schedulers eevdf --scheduler 'slow=scx_rl --heuristic --slice-us 20000'
+///   scx_rl suite --schedulers eevdf --scheduler 'short=scx_rl --heuristic --slice-us 5000'
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct SuiteArgs {

@@ -29,7 +29,7 @@ turn='syscall(203, 0, 8, my $cpu = pack("Q", 1 << $ARGV[0])) == 0 or die "sched_
 	syscall(144, 0, 1, my $priority = pack("i", 50)) == 0 or die "sched_setscheduler: $!";
 	my $end = time + 4;
 	1 while time < $end;'
-for cpu in $(seq 0 $((CPUS - 1))); do
+for cpu in 0 $((CPUS - 1)); do
 	perl -e "$turn" "$cpu" || not_ok turn "perl cannot become a real-time task"
 done
 calm
