@@ -38,16 +38,14 @@ static __always_inline void send_to_cpu(struct task_struct *p, struct task_ctx *
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 }
 
-/* What a task that is preempted for a moment has used of its turn, which goes on then; 0: its turn is over. */
+/* What a task that was interrupted has used of its turn, which goes on then; 0: its turn is over. */
 static __always_inline u64 used_of_turn(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
-	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	u64 used = tctx->slice_used_ns;
 
-	if (!cctx || !cctx->preempted || (enq_flags & SCX_ENQ_WAKEUP))
+	if (enq_flags & SCX_ENQ_WAKEUP)
 		return 0;
-	cctx->preempted = false;
 	return used < slice_ns && used < allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))) ? used : 0;
 }
 
@@ -125,6 +123,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
 	bool pinned = is_pinned(p), stays;
+	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
 	struct domain_ctx *dom;
 	u32 home, queue, queued;
 	u64 place, last, how;
@@ -177,8 +176,11 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	scx_bpf_dsq_insert_vtime(p, queue, slice_ns - tctx->slice_used_ns, time_before(last, place) ? last : place,
 				 enq_flags);
 	tctx->yielded = false;
-	/* the policy has just said so */
-	stays = tctx->asked;
+	/*
+	 * It was preempted for a moment; or the policy has just said so, and its CPU runs tasks of ours: where a higher class has
+	 * it, nobody ticks, and nobody else would look after the task.
+	 */
+	stays = cctx && ((tctx->slice_used_ns && cctx->preempted) || (tctx->asked && READ_ONCE(cctx->granted_at_ns)));
 	tctx->asked = false;
 	rl_kick_for(p, home, pinned, stays);
 }
@@ -301,7 +303,7 @@ static __always_inline void note_wait(struct task_ctx *tctx, u64 wait_ns, u64 no
 	if (!dom)
 		return;
 	if (tctx->direct)
-		dom->idle_wake_ns = mean8(dom->idle_wake_ns, wait_ns);
+		dom->idle_wake_ns = mean8(dom->idle_wake_ns, wait_ns < RL_BRIEF_NS ? wait_ns : RL_BRIEF_NS);
 	if (!tctx->from_dsq)
 		return;
 	if (tctx->queue == tctx->home) {
@@ -331,7 +333,8 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	}
 	if (tctx->queue != RL_CPU_QUEUE + cpu)
 		rl_join(tctx, id);
-	rl_alone(tctx);
+	if (!nr_queued(RL_CPU_QUEUE + cpu))
+		rl_alone(tctx);
 	tctx->home = id;
 	tctx->sync = false;
 	tctx->from_dsq = false;
@@ -503,7 +506,7 @@ void BPF_STRUCT_OPS(rl_disable, struct task_struct *p)
 	 * A running task goes to a higher class: no cpu_release() tells, and who is next on its CPU must not wait for its sleep.
 	 * Before 7.1 nothing can be done for them; they are few and were promised the CPU for a moment later.
 	 */
-	if (__COMPAT_has_generic_reenq() && nr_queued(local))
+	if (__COMPAT_has_generic_reenq() && !(p->flags & PF_EXITING) && nr_queued(local))
 		scx_bpf_dsq_reenq(local, 0);
 }
 

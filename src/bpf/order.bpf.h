@@ -275,7 +275,7 @@ static __always_inline s64 lateness(u64 deadline, u32 queue)
 static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, struct cpu_ctx *cctx, u64 now)
 {
 	WRITE_ONCE(cctx->queue, tctx->queue);
-	WRITE_ONCE(cctx->deadline, deadline(tctx, p->scx.weight));
+	WRITE_ONCE(cctx->deadline, deadline(tctx, p->scx.weight) - weighted(p->scx.weight, tctx->slice_used_ns));
 	WRITE_ONCE(cctx->burst_ns, tctx->burst_ns);
 	WRITE_ONCE(cctx->burst_avg_ns, tctx->burst_avg_ns);
 	WRITE_ONCE(cctx->used_ns, tctx->slice_used_ns);
@@ -303,12 +303,14 @@ __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32
 	       lateness(deadline(tctx, weight), tctx->queue);
 }
 
-/* Has what runs on the CPU had its turn for long enough to be preempted? */
+/* Has what runs on the CPU run for long enough to be preempted? */
 static __always_inline bool has_run(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 
-	return cctx && turn_ns(cctx, now) >= RL_MIN_RUN_NS;
+	u64 granted_at = cctx ? READ_ONCE(cctx->granted_at_ns) : 0;
+
+	return granted_at && since(granted_at, now) >= RL_MIN_RUN_NS;
 }
 
 /*
