@@ -102,9 +102,9 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 
 /*
  * A waking task may take the CPU it is sent to from what runs there, if that does not run since just now; else at the next
- * tick. Not if its waker is about to leave a CPU anyway. Return: how; 0: it may not.
+ * tick. Not if its waker is about to leave a CPU anyway.
  */
-static __always_inline u64 may_preempt(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
+static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
@@ -112,11 +112,11 @@ static __always_inline u64 may_preempt(struct task_struct *p, struct task_ctx *t
 
 	if (!with(RL_WITHOUT_preempt) || !(enq_flags & SCX_ENQ_WAKEUP) || tctx->sync || !cctx ||
 	    rl_advantage(tctx, p->scx.weight, cpu, now) <= 0)
-		return 0;
+		return false;
 	if (has_run(cpu, now))
-		return SCX_ENQ_PREEMPT;
+		return true;
 	cctx->wanted = true;
-	return 0;
+	return false;
 }
 
 void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
@@ -126,7 +126,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
 	struct domain_ctx *dom;
 	u32 home, queue, queued;
-	u64 place, last, how;
+	u64 place, last;
 
 	if (!tctx) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
@@ -154,10 +154,9 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	last = rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
 	if (pinned)
 		rl_align(tctx, home, p->scx.weight);
-	how = may_preempt(p, tctx, enq_flags);
-	if (how) {
+	if (may_preempt(p, tctx, enq_flags)) {
 		count(preemptions);
-		send_to_cpu(p, tctx, enq_flags | how);
+		send_to_cpu(p, tctx, enq_flags | SCX_ENQ_PREEMPT);
 		return;
 	}
 
@@ -171,8 +170,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	tctx->from_dsq = true;
 	WRITE_ONCE(dom->enqueued_at_ns, scx_bpf_now());
-	/* whose turn goes on is where it was in line, before others who wait for a turn */
-	place = deadline(tctx, p->scx.weight) - weighted(p->scx.weight, tctx->slice_used_ns);
+	place = turn_deadline(tctx, p->scx.weight);
 	scx_bpf_dsq_insert_vtime(p, queue, slice_ns - tctx->slice_used_ns, time_before(last, place) ? last : place,
 				 enq_flags);
 	tctx->yielded = false;

@@ -237,6 +237,12 @@ static __always_inline u64 deadline(const struct task_ctx *tctx, u32 weight)
 	return tctx->vtime + weighted(weight, request_ns(tctx));
 }
 
+/* The same as of when its turn began: whose turn goes on is where it was in line, before others who wait for a turn. */
+static __always_inline u64 turn_deadline(const struct task_ctx *tctx, u32 weight)
+{
+	return deadline(tctx, weight) - weighted(weight, tctx->slice_used_ns);
+}
+
 /*
  * A CPU's own queue is placed on its domain's clock by an offset, so that tasks of both are compared on one scale. It keeps
  * the queue's lag, and so each task's share does not depend on which queue it is in. But not without limits: where more
@@ -275,7 +281,7 @@ static __always_inline s64 lateness(u64 deadline, u32 queue)
 static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, struct cpu_ctx *cctx, u64 now)
 {
 	WRITE_ONCE(cctx->queue, tctx->queue);
-	WRITE_ONCE(cctx->deadline, deadline(tctx, p->scx.weight) - weighted(p->scx.weight, tctx->slice_used_ns));
+	WRITE_ONCE(cctx->deadline, turn_deadline(tctx, p->scx.weight));
 	WRITE_ONCE(cctx->burst_ns, tctx->burst_ns);
 	WRITE_ONCE(cctx->burst_avg_ns, tctx->burst_avg_ns);
 	WRITE_ONCE(cctx->used_ns, tctx->slice_used_ns);
@@ -307,7 +313,6 @@ __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32
 static __always_inline bool has_run(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-
 	u64 granted_at = cctx ? READ_ONCE(cctx->granted_at_ns) : 0;
 
 	return granted_at && since(granted_at, now) >= RL_MIN_RUN_NS;

@@ -252,7 +252,7 @@ fn a_cpu_that_is_lost_keeps_nobody_waiting() {
     };
     let (hash, p99_us, served) = run();
     // Half of the machine is lost on the mean: what ran there must go elsewhere within a moment, not after 20 ms.
-    assert!(p99_us < 18_000.0, "{p99_us}");
+    assert!(p99_us < 15_000.0, "{p99_us}");
     assert!(served > 5_000, "{served}");
     assert_eq!(run().0, hash, "faults are a function of the seed");
 }
