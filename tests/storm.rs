@@ -91,12 +91,7 @@ fn storms(names: &[&'static str], seconds: u32) -> Vec<Case> {
 const FAIRNESS_S: u32 = 10;
 
 fn fairness(topology: &Topology, seconds: u32) -> Case {
-    let mut vars = vec![format!("SECS={seconds}")];
-    if seconds < FAIRNESS_S {
-        // 20 to 23 ms here (EEVDF 17). The full form keeps the bound that is aimed at.
-        vars.push("LIGHT_MS=50".into());
-    }
-    case(format!("fairness/{}", topology.name), "fairness", &vars)
+    case(format!("fairness/{}", topology.name), "fairness", &[format!("SECS={seconds}")])
 }
 
 fn attach(times: u32) -> Case {

@@ -269,9 +269,9 @@ impl Guard {
         Harm::of(&self.pairs[self.pairs.len() - self.fresh..])
     }
 
-    /// The share of the time that the policy may decide.
+    /// The share of the time that the policy may decide: none while it is paused.
     pub fn share(&self) -> f64 {
-        self.share
+        if self.stage == Stage::Pause { 0.0 } else { self.share }
     }
 
     /// What is known of the harm has changed, so the share does. (Not on demand: that is in every turn of the loop.)
@@ -289,7 +289,7 @@ impl Guard {
 
     /// Is the policy known to be harmless enough to decide nearly all of the time?
     pub fn trusts(&self) -> bool {
-        self.share() >= self.limits.share_max
+        self.share >= self.limits.share_max
     }
 
     /// Time goes on: who decides now? To be called at least ten times in a window.
@@ -363,7 +363,7 @@ impl Guard {
                     }
                 }
                 // A window of each is a part of the block; the rest makes up the share.
-                let share = self.share();
+                let share = self.share;
                 let block_ns = window_ns as f64 / share.min(1.0 - share);
                 let rest_ns = (block_ns - 2.0 * window_ns as f64).max(0.0) as u64;
                 let decider = if share > 0.5 { Decider::Policy } else { Decider::Rule };
@@ -544,6 +544,7 @@ mod tests {
             }
         }
         assert!(noticed_s.is_some_and(|s| s < 30), "{noticed_s:?}");
+        assert_eq!(guard.share(), 0.0, "it is paused");
     }
 
     #[test]

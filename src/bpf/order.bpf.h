@@ -22,6 +22,8 @@
 #define RL_PREEMPT_RATIO 4
 /* A task that never slept is expected to run this many times as long as it has. */
 #define RL_NEW_RATIO 4
+/* One that has run for this many times as long as it usually does is doing something else now, and so as good as new. */
+#define RL_UNUSUAL_RATIO 2
 /* In a long queue, slices shrink so that each task's turn comes within this many. */
 #define RL_TURN_SLICES 10
 /* A yield earlier than this after a task was given its CPU is ignored, as EEVDF's run-to-parity does. */
@@ -58,11 +60,16 @@ static __always_inline u64 want_ns(const struct task_ctx *tctx)
 	return expected_ns(tctx->burst_avg_ns, tctx->burst_ns);
 }
 
-/* The same for what runs on a CPU. */
+/* How long what runs on a CPU has run without a sleep. */
+static __always_inline u64 running_burst_ns(const struct cpu_ctx *cctx, u64 now)
+{
+	return READ_ONCE(cctx->burst_ns) + since(READ_ONCE(cctx->granted_at_ns), now);
+}
+
+/* How long it runs before it sleeps. */
 static __always_inline u64 running_want_ns(const struct cpu_ctx *cctx, u64 now)
 {
-	return expected_ns(READ_ONCE(cctx->burst_avg_ns),
-			   READ_ONCE(cctx->burst_ns) + since(READ_ONCE(cctx->granted_at_ns), now));
+	return expected_ns(READ_ONCE(cctx->burst_avg_ns), running_burst_ns(cctx, now));
 }
 
 /* How long it has its turn, without the moments for which it was preempted; 0: nothing of ours runs. */
@@ -298,11 +305,13 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	u64 want;
+	u64 usual, burst, want;
 
 	if (!cctx || !READ_ONCE(cctx->granted_at_ns))
 		return 0;
-	want = running_want_ns(cctx, now);
+	usual = READ_ONCE(cctx->burst_avg_ns);
+	burst = running_burst_ns(cctx, now);
+	want = expected_ns(burst < usual * RL_UNUSUAL_RATIO ? usual : 0, burst);
 	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
 		return 0;
 	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
