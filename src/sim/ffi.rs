@@ -14,9 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::kernel::Kernel;
 use super::kfuncs;
+use super::rival::Rival;
 use crate::kernel::domains::Domains;
 use crate::kernel::scheduler::{Counters, SchedulerConfig};
-use crate::policy::{RL_MAX_CPUS, rl_cpu_stats, rl_policy};
+use crate::policy::{RL_MAX_CPUS, rl_cpu_stats, rl_policy, rl_rule};
 
 /// Words of a set of CPUs.
 pub const MASK_WORDS: usize = RL_MAX_CPUS as usize / 64;
@@ -155,6 +156,8 @@ pub struct TaskStruct {
     /// Not 0: it may not leave its CPU for the moment.
     pub migration_disabled: Cell<u32>,
     comm: [Cell<u8>; 16],
+    /// Data that it brings into a cache, KiB: for the rival that knows what moves cost.
+    pub working_set_kib: Cell<u32>,
     /// The CPUs that it may use.
     pub cpus_mask: Cpumask,
 }
@@ -177,6 +180,7 @@ impl TaskStruct {
             nr_cpus_allowed: Cell::new(0),
             migration_disabled: Cell::new(0),
             comm: Default::default(),
+            working_set_kib: Cell::new(0),
             cpus_mask: Cpumask::default(),
         });
         task.scx.weight.set(weight);
@@ -219,7 +223,8 @@ struct Config {
     without: u32,
     smt_enabled: u32,
     sample_shift: u32,
-    pad: u32,
+    rival: u32,
+    dear_rule: rl_rule,
     cpu_domain: *const u16,
     domain_distance: *const u8,
     domain_neighbours: *const u16,
@@ -286,11 +291,12 @@ macro_rules! op {
 }
 
 impl Scheduler {
-    /// Load it with these settings, for these domains, on that kernel, whose time has begun.
+    /// Load it with these settings, for these domains, on that kernel, whose time has begun. The rival chooses between
+    /// domains.
     ///
     /// # Errors
     /// This thread has one already, which would wait for itself; or out of memory.
-    pub fn load(config: &SchedulerConfig, domains: &Domains, kernel: Kernel) -> anyhow::Result<Self> {
+    pub fn load(config: &SchedulerConfig, rival: Rival, domains: &Domains, kernel: Kernel) -> anyhow::Result<Self> {
         anyhow::ensure!(!kfuncs::attached(), "this thread has a simulation already: end that one first");
         // A panic elsewhere left nothing that sim_reset() does not put right.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -313,7 +319,8 @@ impl Scheduler {
             without: config.without,
             smt_enabled: u32::from(domains.smt),
             sample_shift: 0,
-            pad: 0,
+            rival: rival.number(),
+            dear_rule: rival.dear_rule(),
             cpu_domain: cpu_domain.as_ptr(),
             domain_distance: distances.as_ptr(),
             domain_neighbours: neighbours.as_ptr(),

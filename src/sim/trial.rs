@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One balancer under one regime: how long bursts take, how many are done.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -143,8 +143,8 @@ impl<'a> Pupil<'a> {
 /// The simulation fails; its seed is in the error.
 pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64) -> Result<Score> {
     match &contender.kind {
-        Kind::Fixed(publication) => {
-            let config = SimConfig::new(setting.shape, seed);
+        Kind::Fixed(publication, rival) => {
+            let config = SimConfig { rival: *rival, ..SimConfig::new(setting.shape, seed) };
             let mut sim = Sim::new(&config, regime.workload(setting.shape.cpus), publication)?;
             // Nobody learns from what would be logged.
             sim.scheduler_mut().set_sample_shift(16);
@@ -182,6 +182,36 @@ pub fn train(setting: &Setting, regime: &Regime, agent: &mut Agent, seed: u64, n
     let mut pupil = Pupil::new(agent, setting, seed)?;
     let mut sim = pupil.begin(&config, regime.workload(setting.shape.cpus))?;
     pupil.learn_for(&mut sim, ns)
+}
+
+/// The score of a learner in each of `windows` windows of a regime. It comes from `before`, where it learned during the
+/// warm-up, or from nowhere.
+///
+/// # Errors
+/// The contender does not learn, or the simulation fails.
+pub fn curve(
+    setting: &Setting,
+    before: Option<&Regime>,
+    regime: &Regime,
+    contender: &Contender,
+    seed: u64,
+    windows: u64,
+    window_ns: u64,
+) -> Result<Vec<Score>> {
+    let Kind::Learn(start) = &contender.kind else { bail!("{} does not learn", contender.name) };
+    let mut agent = start.agent(&setting.hyper, seed)?;
+    if let Some(before) = before {
+        train(setting, before, &mut agent, seed, setting.warm_up_ns)?;
+    }
+    let mut pupil = Pupil::new(&mut agent, setting, seed)?;
+    let mut sim = pupil.begin(&SimConfig::new(setting.shape, seed), regime.workload(setting.shape.cpus))?;
+    (0..windows)
+        .map(|_| {
+            let before = Reading::of(&mut sim);
+            pupil.learn_for(&mut sim, window_ns)?;
+            Ok(before.score(&mut sim, Some(&pupil)))
+        })
+        .collect()
 }
 
 /// What was counted when the time that counts began.
