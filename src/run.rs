@@ -165,6 +165,7 @@ impl Run<'_> {
             slice_min_ns: opts.slice_min_us * 1000,
             without: opts.without.iter().fold(0, |bits, m| bits | m.bit()),
             wait_bound_ns: opts.wait_bound_ms * 1_000_000,
+            migration_limits: opts.max_migrations.unwrap_or_default(),
             ..SchedulerConfig::DEFAULT
         };
         let mut object = MaybeUninit::uninit();

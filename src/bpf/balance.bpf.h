@@ -29,6 +29,40 @@ static __always_inline u32 candidate(u32 home, u32 i, u32 window)
 	return domain_neighbours[home & RL_DOMAIN_MASK][i & RL_DOMAIN_MASK];
 }
 
+/* A token bucket holds what comes in this time, and at least one. */
+#define RL_BUCKET_NS 100000000ULL
+
+/*
+ * A token bucket for each domain that tasks leave, and each distance, in its form as a time (GCRA, ITU-T I.371): each move
+ * advances it by migration_ns, and it may not be ahead of the present by more than the bucket holds. It is looked at before
+ * the policy is asked, not after that, so that what is logged is what the policy chose. What is past the bound on waiting is
+ * not asked about, and does not count. Two CPUs may take the last token at the same time.
+ */
+static __always_inline bool too_many_moves(u32 home, u32 other, u64 now)
+{
+	u32 distance = distance_between(home, other) & (RL_NR_DISTANCES - 1);
+	u64 each = migration_ns[distance];
+	struct domain_ctx *dom = each ? lookup_domain(home) : NULL;
+
+	if (!dom ||
+	    !time_before(now + (each > RL_BUCKET_NS ? each : RL_BUCKET_NS), READ_ONCE(dom->moves_until_ns[distance]) + each))
+		return false;
+	count(throttled);
+	return true;
+}
+
+static __always_inline void note_decided_move(u32 home, u32 other, u64 now)
+{
+	u32 distance = distance_between(home, other) & (RL_NR_DISTANCES - 1);
+	u64 each = migration_ns[distance], until;
+	struct domain_ctx *dom = each ? lookup_domain(home) : NULL;
+
+	if (!dom)
+		return;
+	until = READ_ONCE(dom->moves_until_ns[distance]);
+	WRITE_ONCE(dom->moves_until_ns[distance], (time_before(until, now) ? now : until) + each);
+}
+
 struct ask_args {
 	struct arm_args arm;
 	u32 waker;
@@ -84,6 +118,8 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 		if (ask->decision.action == RL_MIGRATE)
 			count(wake_migrated);
 	}
+	if (ask->decision.action == RL_MIGRATE)
+		note_decided_move(args->arm.home, args->arm.other, now);
 	event_arm(p, tctx, &args->arm, &ask->decision, ask->features);
 	return ask->decision.action == RL_MIGRATE;
 }
@@ -130,6 +166,8 @@ __noinline u32 rl_balance_wake(struct task_struct *p __arg_trusted, struct task_
 		count(overrides);
 		return best;
 	}
+	if (too_many_moves(home, best, args.arm.now))
+		return home;
 	args.arm.nr_runs = tctx->nr_runs;
 	args.arm.point = RL_POINT_WAKE;
 	args.arm.home = home;
@@ -224,6 +262,8 @@ static __always_inline bool pull_asked(s32 cpu, struct ask_args *args)
 	bool taken = false;
 	u32 scanned = 0;
 
+	if (too_many_moves(args->arm.home, args->arm.other, args->arm.now))
+		return false;
 	bpf_for_each(scx_dsq, p, args->arm.home, 0) {
 		struct task_ctx *tctx;
 

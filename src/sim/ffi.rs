@@ -17,7 +17,7 @@ use super::kfuncs;
 use super::rival::Rival;
 use crate::kernel::domains::Domains;
 use crate::kernel::scheduler::{Counters, SchedulerConfig};
-use crate::policy::{RL_MAX_CPUS, rl_cpu_stats, rl_policy, rl_rule};
+use crate::policy::{RL_MAX_CPUS, RL_NR_DISTANCES, rl_cpu_stats, rl_policy, rl_rule};
 
 /// Words of a set of CPUs.
 pub const MASK_WORDS: usize = RL_MAX_CPUS as usize / 64;
@@ -218,6 +218,7 @@ struct Config {
     slice_min_ns: u64,
     wait_bound_ns: u64,
     horizon_ns: u64,
+    migration_ns: [u64; RL_NR_DISTANCES as usize],
     nr_cpu_ids: u32,
     nr_domains: u32,
     without: u32,
@@ -314,6 +315,7 @@ impl Scheduler {
             slice_min_ns: config.slice_min_ns,
             wait_bound_ns: config.wait_bound_ns,
             horizon_ns: config.horizon_ns,
+            migration_ns: config.migration_limits.interval_ns(),
             nr_cpu_ids: domains.nr_cpu_ids as u32,
             nr_domains: n as u32,
             without: config.without,

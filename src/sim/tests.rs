@@ -8,7 +8,7 @@ use super::workload::{Change, Role, TaskSpec, Workload};
 use super::{Balancer, Rival, Sim, SimConfig, SimError};
 use crate::agent::Environment;
 use crate::policy::rule::Rule;
-use crate::policy::{RL_CNT_events_dropped, RL_EVENT_VERSION, RL_MODE_LEARN, rl_rule, rl_weights};
+use crate::policy::{RL_CNT_events_dropped, RL_CNT_throttled, RL_EVENT_VERSION, RL_MODE_LEARN, rl_rule, rl_weights};
 
 const MS: u64 = 1_000_000;
 
@@ -328,4 +328,23 @@ fn a_rusty_task_belongs_to_a_domain_and_loads_become_equal() {
     assert_eq!(ran(Rival::None), 0, "who stays, stays");
     let moves = ran(Rival::Rusty);
     assert!((3..=12).contains(&moves), "moved once each, and then let be: {moves}");
+}
+
+#[test]
+fn decided_moves_can_be_limited_by_distance() {
+    let decided = |limits: &str| {
+        let mut config = SimConfig::new(Shape { cpus: 16, llcs: 4, nodes: 2, threads: 1 }, 8);
+        config.scheduler.migration_limits = if limits.is_empty() { Default::default() } else { limits.parse().unwrap() };
+        let mut sim = sim(&config, Workload::mixed(16, 0.9), Balancer::Greedy);
+        sim.run_for(2_000 * MS).unwrap();
+        let counters = sim.scheduler_mut().counters();
+        (decisions(&counters).1, counters.get(RL_CNT_throttled))
+    };
+    let (free, throttled) = decided("");
+    assert!(free > 2_000 && throttled == 0, "{free}");
+    // Two seconds and what a bucket holds, of four domains and both distances.
+    let (few, throttled) = decided("node=50,numa=20");
+    assert!((100..=4 * (2 * 70 + 5 + 2)).contains(&few) && throttled > 0, "{few} moved, {throttled} throttled");
+    let (numa, _) = decided("node=50");
+    assert!(numa > few, "another class is not limited: {numa}");
 }

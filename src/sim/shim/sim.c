@@ -29,6 +29,7 @@ struct sim_config {
 	u64 slice_min_ns;
 	u64 wait_bound_ns;
 	u64 horizon_ns;
+	u64 migration_ns[RL_NR_DISTANCES];
 	u32 nr_cpu_ids;
 	u32 nr_domains;
 	u32 without;
@@ -129,6 +130,8 @@ void sim_configure(const struct sim_config *config)
 	without = config->without;
 	wait_bound_ns = config->wait_bound_ns;
 	horizon_ns = config->horizon_ns;
+	for (i = 0; i < RL_NR_DISTANCES; i++)
+		migration_ns[i] = config->migration_ns[i];
 	sample_shift = config->sample_shift;
 	rival = config->rival;
 	dear_rule = config->dear_rule;
