@@ -41,10 +41,14 @@ const SHIFT_MAX: u32 = 16;
 struct Summary {
     mode: Balancer,
     ops_name: String,
+    /// Why the kernel ended the scheduler, if it was not asked to.
+    error: Option<String>,
     seconds: f64,
     generations_published: u64,
     generation: u64,
     publications_refused: u64,
+    /// Times that the guard distrusted the policy.
+    distrusted: u64,
     /// Events received in userspace.
     events: u64,
     events_dropped: u64,
@@ -247,9 +251,10 @@ impl Run<'_> {
         }
         self.generation = scheduler.generation();
         drop(server);
-        let exit = scheduler.detach()?;
-        self.write_summary(domains, &counters, ops_name, checkpoint)?;
-        Ok(exit.should_restart() && !signals.stop())
+        let exit = scheduler.detach();
+        let error = exit.as_ref().err().map(|e| format!("{e:#}"));
+        self.write_summary(domains, &counters, ops_name, checkpoint, error)?;
+        Ok(exit?.should_restart() && !signals.stop())
     }
 
     fn drain(&mut self, scheduler: &mut Scheduler, events: &mut Vec<rl_event>) -> Result<()> {
@@ -337,16 +342,19 @@ impl Run<'_> {
         counters: &Counters,
         ops_name: String,
         checkpoint: Option<String>,
+        error: Option<String>,
     ) -> Result<()> {
         let learning = self.learning.as_ref();
         let quarters = learning.and_then(|l| l.agent().reward_quarters());
         let summary = Summary {
             mode: self.balancer,
             ops_name,
+            error,
             seconds: self.started.elapsed().as_secs_f64(),
             generations_published: learning.map_or(1, |l| l.publishing.published),
             generation: self.generation,
             publications_refused: learning.map_or(0, |l| l.publishing.refused),
+            distrusted: learning.map_or(0, |l| l.publishing.distrusted()),
             events: self.events,
             events_dropped: counters.get(RL_CNT_events_dropped),
             counters: counters.named(),
