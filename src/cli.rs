@@ -59,7 +59,8 @@ pub enum Command {
     Replay(ReplayArgs),
     Ope(crate::ope::OpeArgs),
     Runqlat(crate::runqlat::RunqlatArgs),
-    /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed).
+    /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed); or, with --learner, what
+    /// learning costs.
     Bench(crate::bench::BenchArgs),
     Verifier(crate::verifier::VerifierArgs),
     /// Boot a kernel that has sched_ext in a VM, on this machine's own file system, and run a command in it.

@@ -253,8 +253,10 @@ impl Run<'_> {
         drop(server);
         let exit = scheduler.detach();
         let error = exit.as_ref().err().map(|e| format!("{e:#}"));
-        self.write_summary(domains, &counters, ops_name, checkpoint, error)?;
-        Ok(exit?.should_restart() && !signals.stop())
+        let written = self.write_summary(domains, &counters, ops_name, checkpoint, error);
+        let exit = exit?;
+        written?;
+        Ok(exit.should_restart() && !signals.stop())
     }
 
     fn drain(&mut self, scheduler: &mut Scheduler, events: &mut Vec<rl_event>) -> Result<()> {

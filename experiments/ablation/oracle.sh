@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Where costs are mixed between tasks: how much could a policy gain that knows which tasks are dear to move? Nobody can know
-# it, so this is no balancer but a bound: the fixed rule with two sets of numbers, one for cheap tasks, one for dear ones,
-# over a grid of both.
+# it, so this is no balancer but an oracle: the fixed rule with two sets of numbers, one for cheap tasks, one for dear ones.
+# The best of the grid in hindsight flatters it a little; a policy that is no such rule could still do better.
 #
 #     experiments/ablation/oracle.sh OUT_DIR [SEEDS]        once built; goes on where it was
 set -euo pipefail

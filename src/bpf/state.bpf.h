@@ -71,9 +71,9 @@ struct domain_ctx {
 	u64 last_wait_ns;
 	u64 last_served_ns;
 	u64 enqueued_at_ns; /* the last insertion was decided then; see look_again() */
-	u64 moves_until_ns[RL_NR_DISTANCES]; /* of a token bucket: see too_many_moves() */
 	/* A hint for choosing between domains; the kernel's own idle mask decides whether a CPU can be claimed. */
 	u32 nr_idle;
+	u64 moves_until_ns[RL_NR_DISTANCES]; /* token buckets: see rl_too_many_moves() */
 };
 
 struct {

@@ -17,8 +17,8 @@ use super::domains::Domains;
 use super::slots::{Publication, Publisher};
 use crate::agent::Environment;
 use crate::policy::{
-    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, host, rl_cpu_stats, rl_event, rl_mode, rl_policy, rl_slot,
-    rl_weights,
+    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, host, rl_cpu_stats, rl_event, rl_mode,
+    rl_policy, rl_slot, rl_weights,
 };
 use crate::process::with_realtime;
 
@@ -57,7 +57,7 @@ impl FromStr for MigrationLimits {
             let class = Self::CLASSES.iter().position(|class| *class == name);
             let class = class.with_context(|| format!("there is no class {name:?}: smt, llc, node and numa are"))?;
             limits.0[class] = per_s
-                .parse()
+                .parse::<u32>()
                 .ok()
                 .filter(|n| (1..=1_000_000).contains(n))
                 .with_context(|| format!("{part:?}: from 1 to 1000000 tasks per second are possible"))?;

@@ -97,7 +97,11 @@ fn adapt(args: &AdaptArgs) -> Result<Report> {
     let regime = one(&args.regime)?;
     let before = args.before.as_deref().map(one).transpose()?;
     let learner: Contender = format!("learner={}", args.start).parse()?;
-    ensure!(matches!(learner.kind, Kind::Learn(_)), "--start {} does not learn: learn, learn:rule or learn:FILE do", args.start);
+    ensure!(
+        matches!(learner.kind, Kind::Learn(_)),
+        "--start {} does not learn: learn, learn:rule or learn:FILE do",
+        args.start
+    );
 
     // What each fixed one makes of the regime, by seed: mean response, us.
     let rule = format!("{:?}", Balancer::Heuristic).to_lowercase();
@@ -105,7 +109,7 @@ fn adapt(args: &AdaptArgs) -> Result<Report> {
     for contender in Contender::all_fixed()? {
         let response = |seed| trial::run(&setting, &regime, &contender, seed).map(|score| score.response_mean_us);
         let responses = (1..=args.seeds).map(response).collect::<Result<Vec<f64>>>()?;
-        if best.as_ref().is_none_or(|(_, least)| responses.iter().sum::<f64>() < least.iter().sum()) {
+        if best.as_ref().is_none_or(|(_, least)| responses.iter().sum::<f64>() < least.iter().sum::<f64>()) {
             best = Some((contender.name.clone(), responses.clone()));
         }
         if contender.name == rule {

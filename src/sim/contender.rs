@@ -7,8 +7,8 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, bail, ensure};
 use clap::ValueEnum;
 
-use super::{Balancer, Rival};
 use super::wreck::Wreck;
+use super::{Balancer, Rival};
 use crate::agent::{Agent, Checkpoint, Hyper};
 use crate::kernel::slots::Publication;
 use crate::policy::RL_MODE_FROZEN;

@@ -164,6 +164,7 @@ pub struct TaskStruct {
 
 const _: () = assert!(size_of::<SchedExt>() == 24);
 const _: () = assert!(offset_of!(TaskStruct, cpus_ptr) == 24 && offset_of!(TaskStruct, pid) == 40);
+const _: () = assert!(offset_of!(TaskStruct, working_set_kib) == 76);
 const _: () = assert!(offset_of!(TaskStruct, comm) == 60 && offset_of!(TaskStruct, cpus_mask) == 80);
 const _: () = assert!(size_of::<TaskStruct>() == 80 + RL_MAX_CPUS as usize / 8);
 
@@ -230,6 +231,8 @@ struct Config {
     domain_distance: *const u8,
     domain_neighbours: *const u16,
 }
+
+const _: () = assert!(size_of::<Config>() == 120);
 
 type Task = *const TaskStruct;
 

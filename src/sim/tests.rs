@@ -334,7 +334,9 @@ fn a_rusty_task_belongs_to_a_domain_and_loads_become_equal() {
 fn decided_moves_can_be_limited_by_distance() {
     let decided = |limits: &str| {
         let mut config = SimConfig::new(Shape { cpus: 16, llcs: 4, nodes: 2, threads: 1 }, 8);
-        config.scheduler.migration_limits = if limits.is_empty() { Default::default() } else { limits.parse().unwrap() };
+        if !limits.is_empty() {
+            config.scheduler.migration_limits = limits.parse().unwrap();
+        }
         let mut sim = sim(&config, Workload::mixed(16, 0.9), Balancer::Greedy);
         sim.run_for(2_000 * MS).unwrap();
         let counters = sim.scheduler_mut().counters();

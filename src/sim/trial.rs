@@ -86,6 +86,9 @@ struct Pupil<'a> {
     events_per_s: f64,
     shift: u32,
     events: Vec<rl_event>,
+    /// When it publishes next, simulated ns, and how many decisions there had been the last time.
+    publish_at_ns: u64,
+    asked: u64,
 }
 
 impl<'a> Pupil<'a> {
@@ -95,7 +98,7 @@ impl<'a> Pupil<'a> {
         let guard = setting.guard.clone().map(|limits| Guard::new(limits, seed, 0));
         let publishing = Publishing::new(agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(seed))?;
         let events_per_s = setting.events_per_s;
-        Ok(Self { agent, publishing, wreck: None, seed, events_per_s, shift: 0, events: Vec::new() })
+        Ok(Self { agent, publishing, wreck: None, seed, events_per_s, shift: 0, events: Vec::new(), publish_at_ns: PUBLISH_NS, asked: 0 })
     }
 
     /// A simulation in which it decides.
@@ -108,8 +111,7 @@ impl<'a> Pupil<'a> {
 
     /// Let it learn for this long, simulated ns.
     fn learn_for(&mut self, sim: &mut Sim, ns: u64) -> Result<()> {
-        let (end_ns, mut next_ns) = (sim.elapsed_ns() + ns, sim.elapsed_ns() + PUBLISH_NS);
-        let mut before = decisions(&sim.scheduler_mut().counters()).0;
+        let end_ns = sim.elapsed_ns() + ns;
         while sim.elapsed_ns() < end_ns {
             sim.run_for(POLL_NS.min(end_ns - sim.elapsed_ns()))?;
             self.events.clear();
@@ -121,11 +123,11 @@ impl<'a> Pupil<'a> {
             if let Err(e) = self.agent.observe(&self.events) {
                 log::warn!("{e:#}");
             }
-            if sim.elapsed_ns() >= next_ns {
-                next_ns += PUBLISH_NS;
+            if sim.elapsed_ns() >= self.publish_at_ns {
+                self.publish_at_ns += PUBLISH_NS;
                 let asked = decisions(&sim.scheduler_mut().counters()).0;
-                let per_s = (asked - before) as f64 * 1e9 / PUBLISH_NS as f64;
-                before = asked;
+                let per_s = (asked - self.asked) as f64 * 1e9 / PUBLISH_NS as f64;
+                self.asked = asked;
                 self.shift = next_shift(self.shift, per_s, self.events_per_s, 0);
                 sim.scheduler_mut().set_sample_shift(self.shift);
                 self.publishing.consider(self.agent);

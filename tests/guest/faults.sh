@@ -58,7 +58,7 @@ wait_for 20 file_says "$W/hotplug.log" '4 CPUs'
 stop
 check hotplug-exit-code [ "$code" -eq 0 ]
 
-# the kernel ends the scheduler, here because it is told to by a key: exit code 1 with its words, and nothing is lost
+# the kernel ends the scheduler, here because it is told to by a key: exit code 1 with its words; checkpoint and summary are written
 start ended --learn --checkpoint-dir "$W/ended" --summary "$W/ended.json" --agent-nice 0
 sleep 3
 echo S >/proc/sysrq-trigger

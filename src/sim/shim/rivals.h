@@ -99,14 +99,18 @@ static bool two_choices_pull(s32 cpu, u32 own)
 }
 
 /*
- * After scx_rusty 1.1 with its defaults, without cgroups and between the domains of a NUMA node. A task belongs to a
- * domain, wherever it happens to run:
- * - it wakes up there, or on an idle CPU elsewhere, if the domain of that was busy for less than 90 % (direct greedy)
+ * After scx_rusty 1.1 with its defaults, between the domains of a NUMA node. A task belongs to a domain, wherever it
+ * happens to run:
+ * - it wakes up there, or on an idle CPU elsewhere, if the domain of that was busy for less than 90 % (direct greedy; there
+ *   of a CPU): where it last ran, first
  * - a CPU that would idle takes the first task of another domain's queue (greedy threshold 1), which still belongs there
  * - every 2 s load is moved from domains above the mean to those below it. Load is weight times the share of time in which
  *   a task is runnable, over the last second. Moved is what is next to half of the smaller of the two differences, if any
  *   makes them smaller, until half of a domain's difference has gone; differences within 5 % are let be.
+ * Simpler than there: weight counts on a machine that is not full, too; if nothing can be moved to the least loaded domain,
+ * the next one is not tried; an affinity that excludes a task's own domain does not give it another.
  */
+#pragma STDC FP_CONTRACT OFF
 #define RUSTY_TUNE_NS 100000000ULL
 #define RUSTY_BALANCE_NS 2000000000ULL
 #define RUSTY_BUSY 0.9
@@ -121,6 +125,7 @@ struct rusty_task {
 	u32 domain;
 	u64 runnable_at_ns; /* 0: it sleeps */
 	u64 runnable_ns;    /* before that, since the last balancing */
+	u64 noted_at_ns;    /* until then what it ran is in its domains' busy_ns */
 	double load;
 	bool moved; /* in this balancing */
 };

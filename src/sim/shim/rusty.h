@@ -18,25 +18,31 @@ static void rusty_enable(struct task_struct *p)
 		rusty_nr_tasks = p->pid + 1;
 }
 
-/* Wherever it last ran, it begins at its own domain. */
-static void rusty_at_home(struct task_struct *p)
+/* It begins at its own domain, or where it last ran, if that CPU idles and its domain helps others. */
+static s32 rusty_select_cpu(struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	struct rusty_task *task = rusty_of(p);
+	struct task_ctx *tctx = lookup_task(p);
+	u32 prev = domain_of(prev_cpu);
+
+	if (task && tctx) {
+		bool lingers = rusty_domains[prev].greedy && bpf_cpumask_test_cpu(prev_cpu, scx_bpf_get_idle_cpumask());
+
+		tctx->home = lingers ? prev : task->domain;
+	}
+	return rl_select_cpu(p, prev_cpu, wake_flags);
+}
+
+/* It waits at its own domain, and an idle CPU elsewhere is always woken to look. */
+static void rusty_enqueue(struct task_struct *p, u64 enq_flags)
 {
 	struct rusty_task *task = rusty_of(p);
 	struct task_ctx *tctx = lookup_task(p);
 
-	if (task && tctx)
+	if (task && tctx) {
 		tctx->home = task->domain;
-}
-
-static s32 rusty_select_cpu(struct task_struct *p, s32 prev_cpu, u64 wake_flags)
-{
-	rusty_at_home(p);
-	return rl_select_cpu(p, prev_cpu, wake_flags);
-}
-
-static void rusty_enqueue(struct task_struct *p, u64 enq_flags)
-{
-	rusty_at_home(p);
+		tctx->asked = false;
+	}
 	rl_enqueue(p, enq_flags);
 }
 
@@ -60,21 +66,37 @@ static void rusty_quiescent(struct task_struct *p, u64 deq_flags)
 	}
 }
 
-static void rusty_stopping(struct task_struct *p, bool runnable)
+/* What it has run since that was last noted. */
+static void rusty_note_busy(struct task_struct *p, struct rusty_task *task, u64 now)
 {
 	struct task_ctx *tctx = lookup_task(p);
-	u32 id = domain_of(scx_bpf_task_cpu(p));
+	u64 from = tctx ? tctx->running_at_ns : 0;
 
-	if (tctx && tctx->running_at_ns)
-		rusty_domains[id].busy_ns += since(tctx->running_at_ns, scx_bpf_now());
+	if (!from)
+		return;
+	if (time_before(from, task->noted_at_ns))
+		from = task->noted_at_ns;
+	rusty_domains[domain_of(scx_bpf_task_cpu(p))].busy_ns += now - from;
+	task->noted_at_ns = now;
+}
+
+static void rusty_stopping(struct task_struct *p, bool runnable)
+{
+	struct rusty_task *task = rusty_of(p);
+
+	if (task)
+		rusty_note_busy(p, task, scx_bpf_now());
 	rl_stopping(p, runnable);
 }
 
 static void rusty_tick(struct task_struct *curr)
 {
+	struct rusty_task *task = rusty_of(curr);
 	u64 now = scx_bpf_now();
 
 	rl_tick(curr);
+	if (task)
+		rusty_note_busy(curr, task, now);
 	if (!rusty_balanced_at_ns) {
 		rusty_tuned_at_ns = now;
 		rusty_balanced_at_ns = now;

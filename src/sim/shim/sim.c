@@ -42,6 +42,8 @@ struct sim_config {
 	const u16 *domain_neighbours; /* [nr_domains][nr_domains - 1] */
 };
 
+_Static_assert(sizeof(struct sim_config) == 120, "ffi.rs has the same layout");
+
 void sim_configure(const struct sim_config *config);
 bool sim_reset(void);
 struct sched_ext_ops *sim_ops(void);
