@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `scx_rl bench`: what a decision costs, natively, on this machine's BPF JIT.
+//! `scx_rl bench`: what a decision costs, natively, on this machine's BPF JIT; and what learning costs.
 //!
-//! Runs the programs of `probe.bpf.c` by `test_run`; it needs root and BPF, but neither sched_ext nor a VM.
+//! For decisions it runs the programs of `probe.bpf.c` by `test_run`; that needs root and BPF, but neither sched_ext nor a VM.
+
+mod learner;
 
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
@@ -30,6 +32,14 @@ pub struct BenchArgs {
     /// Decisions per round.
     #[clap(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=8_000_000))]
     pub decisions: u64,
+
+    /// What learning costs, instead: CPU time for each event, and memory. Needs nothing.
+    #[clap(long)]
+    pub learner: bool,
+
+    /// Events per round that the learner takes in.
+    #[clap(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    pub events: u64,
 }
 
 /// Cost of one call, ns.
@@ -104,8 +114,13 @@ pub fn random_inputs(rng: &mut impl RngCore) -> rl_inputs {
 /// Run the benchmark, print it, and write it where asked.
 ///
 /// # Errors
-/// When BPF programs cannot be loaded here, or the JSON file cannot be written.
+/// When BPF programs cannot be loaded here, learning fails, or the JSON file cannot be written.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if args.learner {
+        let report = learner::run(args.rounds, args.events)?;
+        print(&report.text())?;
+        return write(args, &report);
+    }
     let mut object = MaybeUninit::uninit();
     let mut probe = Probe::load(&mut object)?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -149,8 +164,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         text += &format!("  {name:<11} {median_ns:>7.1} ns   (fastest {min_ns:.1}, slowest {max_ns:.1})\n");
     }
     print(&text)?;
+    write(args, &report)
+}
+
+fn write(args: &BenchArgs, report: &impl Serialize) -> Result<()> {
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)?;
+        let text = serde_json::to_string_pretty(report)?;
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::kernel::SchedulerConfig;
 use crate::kernel::domains::DomainSpec;
+use crate::kernel::scheduler::MigrationLimits;
 use crate::policy::rule::Rule;
 use crate::policy::{
     RL_WITHOUT_credit, RL_WITHOUT_depth, RL_WITHOUT_preempt, RL_WITHOUT_request, RL_WITHOUT_sync, RL_WITHOUT_yield,
@@ -58,7 +59,8 @@ pub enum Command {
     Replay(ReplayArgs),
     Ope(crate::ope::OpeArgs),
     Runqlat(crate::runqlat::RunqlatArgs),
-    /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed).
+    /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed); or, with --learner, what
+    /// learning costs.
     Bench(crate::bench::BenchArgs),
     Verifier(crate::verifier::VerifierArgs),
     /// Boot a kernel that has sched_ext in a VM, on this machine's own file system, and run a command in it.
@@ -230,6 +232,11 @@ pub struct Opts {
     #[clap(long, value_name = "MSEC", default_value_t = SchedulerConfig::DEFAULT.wait_bound_ns / 1_000_000,
            value_parser = clap::value_parser!(u64).range(1..=1000), help_heading = "Scheduling")]
     pub wait_bound_ms: u64,
+
+    /// Decisions move at most so many tasks out of each domain per second, by distance: CLASS=N with smt (one core), llc
+    /// (one last-level cache), node (one NUMA node) and numa. The bound on waiting does not count. Default: no limit.
+    #[clap(long, value_name = "CLASS=N,...", help_heading = "Scheduling")]
+    pub max_migrations: Option<MigrationLimits>,
 
     /// Print statistics every SEC seconds while the scheduler runs. With --learn the default is 5; 0 for none.
     #[clap(long, value_name = "SEC", value_parser = not_negative, help_heading = "Watching")]

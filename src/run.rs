@@ -41,10 +41,14 @@ const SHIFT_MAX: u32 = 16;
 struct Summary {
     mode: Balancer,
     ops_name: String,
+    /// Why the kernel ended the scheduler, if it was not asked to.
+    error: Option<String>,
     seconds: f64,
     generations_published: u64,
     generation: u64,
     publications_refused: u64,
+    /// Times that the guard distrusted the policy.
+    distrusted: u64,
     /// Events received in userspace.
     events: u64,
     events_dropped: u64,
@@ -165,6 +169,7 @@ impl Run<'_> {
             slice_min_ns: opts.slice_min_us * 1000,
             without: opts.without.iter().fold(0, |bits, m| bits | m.bit()),
             wait_bound_ns: opts.wait_bound_ms * 1_000_000,
+            migration_limits: opts.max_migrations.unwrap_or_default(),
             ..SchedulerConfig::DEFAULT
         };
         let mut object = MaybeUninit::uninit();
@@ -246,8 +251,11 @@ impl Run<'_> {
         }
         self.generation = scheduler.generation();
         drop(server);
-        let exit = scheduler.detach()?;
-        self.write_summary(domains, &counters, ops_name, checkpoint)?;
+        let exit = scheduler.detach();
+        let error = exit.as_ref().err().map(|e| format!("{e:#}"));
+        let written = self.write_summary(domains, &counters, ops_name, checkpoint, error);
+        let exit = exit?;
+        written?;
         Ok(exit.should_restart() && !signals.stop())
     }
 
@@ -336,16 +344,19 @@ impl Run<'_> {
         counters: &Counters,
         ops_name: String,
         checkpoint: Option<String>,
+        error: Option<String>,
     ) -> Result<()> {
         let learning = self.learning.as_ref();
         let quarters = learning.and_then(|l| l.agent().reward_quarters());
         let summary = Summary {
             mode: self.balancer,
             ops_name,
+            error,
             seconds: self.started.elapsed().as_secs_f64(),
             generations_published: learning.map_or(1, |l| l.publishing.published),
             generation: self.generation,
             publications_refused: learning.map_or(0, |l| l.publishing.refused),
+            distrusted: learning.map_or(0, |l| l.publishing.distrusted()),
             events: self.events,
             events_dropped: counters.get(RL_CNT_events_dropped),
             counters: counters.named(),

@@ -32,7 +32,7 @@ pub struct Hyper {
     pub gradient_norm_max: f64,
     /// Horizon of the running means, in events (4096): eight batches; slower than an update, faster than load swings.
     pub mean_horizon_events: u64,
-    /// Training rewards are clipped to [-this, 0] (8): eight times the usual response is "bad" without distinction.
+    /// Training rewards are clipped to [-this, this] (8): eight times the usual response is "bad" without distinction.
     pub reward_clip: f64,
 }
 

@@ -12,6 +12,9 @@
 #define RL_PULL_SCAN 4
 #define RL_PULL_SCAN_OVERDUE 32
 
+/* A queue that is shorter by less than this part of the other is not worth a question, nor a move. */
+#define RL_GAIN_PART 8
+
 /* The nearest of the candidates are always compared; the others are a random window of those farther away. */
 #define RL_NEAREST (RL_MAX_CANDIDATES / 2)
 
@@ -27,6 +30,40 @@ static __always_inline u32 candidate(u32 home, u32 i, u32 window)
 		i = RL_NEAREST + (window + i) % far;
 	}
 	return domain_neighbours[home & RL_DOMAIN_MASK][i & RL_DOMAIN_MASK];
+}
+
+/* A token bucket holds what comes in this time, and at least one. */
+#define RL_BUCKET_NS 100000000ULL
+
+/*
+ * A token bucket for each domain that tasks leave, and each distance, in its form as a time (GCRA, ITU-T I.371): each move
+ * advances it by migration_ns, and it may not be ahead of the present by more than the bucket holds. It is looked at before
+ * the policy is asked, not after that, so that what is logged is what the policy chose. What is past the bound on waiting is
+ * not asked about, and does not count. Two CPUs may take the last token at the same time.
+ */
+__noinline bool rl_too_many_moves(u32 home, u32 other, u64 now)
+{
+	u32 distance = distance_between(home, other) & (RL_NR_DISTANCES - 1);
+	u64 each = migration_ns[distance], most = each > RL_BUCKET_NS ? each : RL_BUCKET_NS;
+	struct domain_ctx *dom = each ? lookup_domain(home) : NULL;
+
+	if (!dom || !time_before(now + most, READ_ONCE(dom->moves_until_ns[distance]) + each))
+		return false;
+	count(throttled);
+	return true;
+}
+
+__noinline int rl_note_decided_move(u32 home, u32 other, u64 now)
+{
+	u32 distance = distance_between(home, other) & (RL_NR_DISTANCES - 1);
+	u64 each = migration_ns[distance], until;
+	struct domain_ctx *dom = each ? lookup_domain(home) : NULL;
+
+	if (!dom)
+		return 0;
+	until = READ_ONCE(dom->moves_until_ns[distance]);
+	WRITE_ONCE(dom->moves_until_ns[distance], (time_before(until, now) ? now : until) + each);
+	return 0;
 }
 
 struct ask_args {
@@ -84,6 +121,8 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 		if (ask->decision.action == RL_MIGRATE)
 			count(wake_migrated);
 	}
+	if (ask->decision.action == RL_MIGRATE)
+		rl_note_decided_move(args->arm.home, args->arm.other, now);
 	event_arm(p, tctx, &args->arm, &ask->decision, ask->features);
 	return ask->decision.action == RL_MIGRATE;
 }
@@ -96,12 +135,12 @@ __noinline u32 rl_balance_wake(struct task_struct *p __arg_trusted, struct task_
 			       u64 wake_flags)
 {
 	struct ask_args args = {};
-	u32 best = RL_NO_DOMAIN, best_load = ~0U, window = bpf_get_prandom_u32(), i;
+	u32 best = RL_NO_DOMAIN, best_load = ~0U, window = bpf_get_prandom_u32(), i, load;
 	u32 waker = domain_of(bpf_get_smp_processor_id());
 	struct domain_ctx *dom;
 
 	bpf_for(i, 0, RL_MAX_CANDIDATES) {
-		u32 id = candidate(home, i, window), load;
+		u32 id = candidate(home, i, window);
 
 		if (id == RL_NO_DOMAIN)
 			break;
@@ -120,7 +159,8 @@ __noinline u32 rl_balance_wake(struct task_struct *p __arg_trusted, struct task_
 		}
 	}
 	/* nothing to gain anywhere: no question */
-	if (best == RL_NO_DOMAIN || best_load > load16(nr_queued(home), nr_cpus_of(home)))
+	load = load16(nr_queued(home), nr_cpus_of(home));
+	if (best == RL_NO_DOMAIN || best_load + load / RL_GAIN_PART > load)
 		return home;
 
 	args.arm.now = scx_bpf_now();
@@ -129,6 +169,11 @@ __noinline u32 rl_balance_wake(struct task_struct *p __arg_trusted, struct task_
 		/* tasks at home wait past the bound while a CPU idles: no choice */
 		count(overrides);
 		return best;
+	}
+	if (rl_too_many_moves(home, best, args.arm.now)) {
+		/* an idle CPU at another distance may still look at it */
+		tctx->asked = false;
+		return home;
 	}
 	args.arm.nr_runs = tctx->nr_runs;
 	args.arm.point = RL_POINT_WAKE;
@@ -224,6 +269,8 @@ static __always_inline bool pull_asked(s32 cpu, struct ask_args *args)
 	bool taken = false;
 	u32 scanned = 0;
 
+	if (rl_too_many_moves(args->arm.home, args->arm.other, args->arm.now))
+		return false;
 	bpf_for_each(scx_dsq, p, args->arm.home, 0) {
 		struct task_ctx *tctx;
 
@@ -261,8 +308,8 @@ __noinline bool rl_balance_pull(s32 cpu, u32 own, u32 own_load, bool would_idle)
 		if (would_idle && args.arm.home != own && pull_overdue(cpu, &args))
 			return true;
 	}
-	/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU */
-	peer = find_peer(own, would_idle ? 0 : own_load + 16, would_idle, args.arm.now);
+	/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU, and that by a part */
+	peer = find_peer(own, would_idle ? 0 : own_load + 16 + own_load / RL_GAIN_PART, would_idle, args.arm.now);
 	if (peer.id == RL_NO_DOMAIN)
 		return false;
 	args.arm.home = peer.id;

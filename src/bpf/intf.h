@@ -226,7 +226,8 @@ enum rl_without {
 	X(sync_local, "wakeups left to the waker's CPU, which is about to be free")                                    \
 	X(yields_kept, "yields ignored: the task had just begun to run")                                               \
 	X(turns_kept, "slices that ended while the task was still first in line")                                      \
-	X(starved, "tasks served out of turn because they had waited for 4 s")
+	X(starved, "tasks served out of turn because they had waited for 4 s")                                         \
+	X(throttled, "decisions not asked for: too many tasks have left the domain just now")
 
 enum rl_counter {
 #define RL_COUNTER_ENUM(name, desc) RL_CNT_##name,

@@ -21,6 +21,8 @@ const volatile u64 slice_min_ns = 2000000;
 const volatile u32 without;
 /* No task waits longer than this because the policy said so. */
 const volatile u64 wait_bound_ns = 20000000;
+/* How often decisions may move tasks out of a domain, by enum rl_distance: one in so many ns; 0: no limit. */
+const volatile u64 migration_ns[RL_NR_DISTANCES];
 /* An outcome that takes longer is censored. */
 const volatile u64 horizon_ns = 1000000000;
 const volatile u16 cpu_domain[RL_MAX_CPUS];
@@ -71,6 +73,7 @@ struct domain_ctx {
 	u64 enqueued_at_ns; /* the last insertion was decided then; see look_again() */
 	/* A hint for choosing between domains; the kernel's own idle mask decides whether a CPU can be claimed. */
 	u32 nr_idle;
+	u64 moves_until_ns[RL_NR_DISTANCES]; /* token buckets: see rl_too_many_moves() */
 };
 
 struct {

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, RingBuffer, RingBufferBuilder};
 use log::{info, warn};
 use scx_utils::{UserExitInfo, compat, scx_ops_attach, scx_ops_load, scx_ops_open, uei_exited, uei_report};
@@ -16,8 +17,8 @@ use super::domains::Domains;
 use super::slots::{Publication, Publisher};
 use crate::agent::Environment;
 use crate::policy::{
-    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, host, rl_cpu_stats, rl_event, rl_mode, rl_policy, rl_slot,
-    rl_weights,
+    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, host, rl_cpu_stats, rl_event, rl_mode,
+    rl_policy, rl_slot, rl_weights,
 };
 use crate::process::with_realtime;
 
@@ -31,6 +32,40 @@ use skel::{MainSkel, MainSkelBuilder};
 /// queue in userspace grows, and the loop stays responsive when learning is slower than the events.
 const MAX_EVENTS_PER_POLL: usize = 1024;
 
+/// How many tasks decisions may move out of each domain per second, by distance class; 0: as many as they like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MigrationLimits(pub [u32; RL_NR_DISTANCES as usize]);
+
+impl MigrationLimits {
+    /// The classes' names, in the order of `enum rl_distance`.
+    pub const CLASSES: [&str; RL_NR_DISTANCES as usize] = ["smt", "llc", "node", "numa"];
+
+    /// One move in so many ns; 0: no limit.
+    pub fn interval_ns(self) -> [u64; RL_NR_DISTANCES as usize] {
+        self.0.map(|per_s| 1_000_000_000u64.checked_div(per_s.into()).unwrap_or(0))
+    }
+}
+
+impl FromStr for MigrationLimits {
+    type Err = Error;
+
+    /// CLASS=N parts, separated by commas; classes that are not named have no limit.
+    fn from_str(text: &str) -> Result<Self> {
+        let mut limits = Self::default();
+        for part in text.split(',') {
+            let (name, per_s) = part.split_once('=').with_context(|| format!("{part:?} is not CLASS=N"))?;
+            let class = Self::CLASSES.iter().position(|class| *class == name);
+            let class = class.with_context(|| format!("there is no class {name:?}: smt, llc, node and numa are"))?;
+            limits.0[class] = per_s
+                .parse::<u32>()
+                .ok()
+                .filter(|n| (1..=1_000_000).contains(n))
+                .with_context(|| format!("{part:?}: from 1 to 1000000 tasks per second are possible"))?;
+        }
+        Ok(limits)
+    }
+}
+
 /// Fixed settings of an attached scheduler.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
@@ -42,6 +77,8 @@ pub struct SchedulerConfig {
     pub without: u32,
     /// No task waits longer than this because the policy said so, ns.
     pub wait_bound_ns: u64,
+    /// How many tasks decisions may move out of each domain.
+    pub migration_limits: MigrationLimits,
     /// Outcomes that take longer are censored, ns.
     pub horizon_ns: u64,
     /// Size of the event ring buffer, bytes; a power of two and a multiple of the page size.
@@ -55,6 +92,7 @@ impl SchedulerConfig {
         slice_min_ns: 2_000_000,
         without: 0,
         wait_bound_ns: 20_000_000,
+        migration_limits: MigrationLimits([0; RL_NR_DISTANCES as usize]),
         horizon_ns: 1_000_000_000,
         ring_bytes: 1 << 20,
     };
@@ -154,6 +192,7 @@ impl<'a> Scheduler<'a> {
         rodata.slice_min_ns = config.slice_min_ns;
         rodata.without = config.without;
         rodata.wait_bound_ns = config.wait_bound_ns;
+        rodata.migration_ns = config.migration_limits.interval_ns();
         rodata.horizon_ns = config.horizon_ns;
         for (cpu, dom) in domains.domain_of_cpu() {
             rodata.cpu_domain[cpu] = dom as u16;
@@ -296,4 +335,26 @@ fn decode(bytes: &[u8]) -> Option<rl_event> {
     // SAFETY: plain integers, at least as many bytes as the type has; read_unaligned needs no alignment.
     let event = unsafe { bytes.as_ptr().cast::<rl_event>().read_unaligned() };
     (u32::from(event.version) == RL_EVENT_VERSION).then_some(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migration_limits_are_by_class() {
+        let limits: MigrationLimits = "node=500,numa=3".parse().unwrap();
+        assert_eq!(limits, MigrationLimits([0, 0, 500, 3]));
+        assert_eq!(limits.interval_ns(), [0, 0, 2_000_000, 333_333_333]);
+        for (text, why) in [
+            ("node", "CLASS=N"),
+            ("socket=1", "no class \"socket\""),
+            ("node=0", "from 1 to 1000000"),
+            ("node=x", "from 1 to 1000000"),
+            ("node=1,", "CLASS=N"),
+        ] {
+            let error = text.parse::<MigrationLimits>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::adapt::{self, AdaptArgs};
 use super::contender::{Contender, Start};
 use super::machine::Shape;
 use super::regime::Regime;
@@ -36,6 +37,7 @@ use crate::process::print;
 ///   scx_rl ablation run --out-dir results --seeds 10 \
 ///       --contender learned=frozen:learned.safetensors
 ///   scx_rl ablation table results
+///   scx_rl ablation adapt --before none-short-80 --regime high-short-95
 #[derive(Clone, Debug, clap::Subcommand)]
 #[command(verbatim_doc_comment)]
 pub enum AblationCommand {
@@ -43,6 +45,8 @@ pub enum AblationCommand {
     Run(RunArgs),
     /// Let an agent learn under regimes in random order, and write its checkpoint.
     Train(TrainArgs),
+    /// How many decisions it takes a learner to find its way under a regime.
+    Adapt(AdaptArgs),
     /// The table of what was simulated: response times against the best fixed balancer of each regime.
     Table(TableArgs),
 }
@@ -61,10 +65,6 @@ pub struct Machine {
     /// NUMA nodes, each with equally many caches.
     #[arg(long, default_value_t = 1)]
     nodes: usize,
-
-    /// Only regimes whose name (COST-BURST-LOAD) contains one of these.
-    #[arg(long, value_name = "TEXT,...", value_delimiter = ',')]
-    regimes: Vec<String>,
 
     /// Simulated seconds before anything counts; an agent learns meanwhile.
     #[arg(long, value_name = "SEC", default_value_t = 2.0)]
@@ -92,7 +92,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn setting(&self) -> Result<Setting> {
+    /// What all trials have in common.
+    ///
+    /// # Errors
+    /// A number makes no sense.
+    pub(super) fn setting(&self) -> Result<Setting> {
         for (name, value) in [("--warm-up", self.warm_up), ("--seconds", self.seconds)] {
             ensure!((0.0..1e6).contains(&value), "{name} {value} is not a time to simulate");
         }
@@ -123,8 +127,14 @@ pub struct RunArgs {
     #[command(flatten)]
     machine: Machine,
 
-    /// One more, beside the fixed ones. HOW is rule:PARTS, frozen:FILE, learn, learn:rule, learn:FILE, or a learner that is
-    /// broken on purpose: wreck:sign, wreck:rate, wreck:nan, wreck:foreign. May be given several times.
+    /// Only regimes whose name (COST-BURST-LOAD) contains one of these.
+    #[arg(long, value_name = "TEXT,...", value_delimiter = ',')]
+    regimes: Vec<String>,
+
+    /// One more, beside the fixed ones. HOW is rule:PARTS; split:PARTS/PARTS, where tasks whose moves cost
+    /// something, which nobody can know, are under the second rule; two-choices; rusty; frozen:FILE; learn, learn:rule,
+    /// learn:FILE; or a learner that is broken on purpose: wreck:sign, wreck:rate, wreck:nan, wreck:foreign. May be given
+    /// several times.
     #[arg(long = "contender", value_name = "NAME=HOW")]
     contenders: Vec<String>,
 
@@ -154,6 +164,10 @@ pub struct TrainArgs {
 
     #[command(flatten)]
     machine: Machine,
+
+    /// Only regimes whose name (COST-BURST-LOAD) contains one of these.
+    #[arg(long, value_name = "TEXT,...", value_delimiter = ',')]
+    regimes: Vec<String>,
 
     /// Go on from this checkpoint.
     #[arg(long, value_name = "FILE", conflicts_with = "imitate")]
@@ -195,6 +209,7 @@ pub fn run(command: &AblationCommand) -> Result<()> {
     match command {
         AblationCommand::Run(args) => simulate(args),
         AblationCommand::Train(args) => train(args),
+        AblationCommand::Adapt(args) => adapt::run(args),
         AblationCommand::Table(args) => table(args),
     }
 }
@@ -219,7 +234,7 @@ fn simulate(args: &RunArgs) -> Result<()> {
     };
     // Before anything starts: that all of it makes sense.
     let setting = args.machine.setting()?;
-    let regimes = Regime::named(&args.machine.regimes)?;
+    let regimes = Regime::named(&args.regimes)?;
     let mut contenders = if args.no_fixed { Vec::new() } else { Contender::all_fixed()? };
     for text in &args.contenders {
         contenders.push(text.parse()?);
@@ -304,7 +319,7 @@ fn read(dir: &Path) -> Result<Vec<Cell>> {
 
 fn train(args: &TrainArgs) -> Result<()> {
     let setting = args.machine.setting()?;
-    let regimes = Regime::named(&args.machine.regimes)?;
+    let regimes = Regime::named(&args.regimes)?;
     let start = match &args.resume {
         None if args.imitate => Start::Rule,
         None => Start::Random,

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, bail, ensure};
 use clap::ValueEnum;
 
-use super::Balancer;
 use super::wreck::Wreck;
+use super::{Balancer, Rival};
 use crate::agent::{Agent, Checkpoint, Hyper};
 use crate::kernel::slots::Publication;
 use crate::policy::RL_MODE_FROZEN;
@@ -39,8 +39,8 @@ const RULES: [(&str, &str); 17] = [
 /// How a contender decides.
 #[derive(Debug, Clone)]
 pub enum Kind {
-    /// It does not change.
-    Fixed(Box<Publication>),
+    /// It does not change: a policy, or who is in its place.
+    Fixed(Box<Publication>, Rival),
     /// It learns on the way.
     Learn(Start),
     /// It begins with the fixed rule, tries to learn, and is broken.
@@ -72,6 +72,12 @@ impl Start {
     }
 }
 
+/// The fixed rule with these parts.
+fn publication_of(parts: &str) -> Result<Box<Publication>> {
+    let rule = parts.parse::<Rule>()?.numbers();
+    Ok(Box::new(Publication { rule, ..Publication::default() }))
+}
+
 /// One of those that are compared.
 #[derive(Debug, Clone)]
 pub struct Contender {
@@ -83,10 +89,10 @@ pub struct Contender {
 
 impl Contender {
     fn fixed(name: &str, publication: Publication) -> Self {
-        Self { name: name.into(), kind: Kind::Fixed(Box::new(publication)) }
+        Self { name: name.into(), kind: Kind::Fixed(Box::new(publication), Rival::None) }
     }
 
-    /// The fixed ones: stay, greedy, a fair coin, the rule without options, and the rule with many others.
+    /// The fixed ones: stay, greedy, a fair coin, the rule without options, the rule with many others, and rivals.
     ///
     /// # Errors
     /// None, as long as the table of rules is right.
@@ -98,6 +104,9 @@ impl Contender {
         for (name, rule) in RULES {
             all.push(format!("{name}=rule:{rule}").parse()?);
         }
+        for how in ["two-choices", "rusty"] {
+            all.push(format!("{how}={how}").parse()?);
+        }
         Ok(all)
     }
 }
@@ -105,21 +114,27 @@ impl Contender {
 impl FromStr for Contender {
     type Err = Error;
 
-    /// NAME=HOW; HOW is `rule:PARTS`, `frozen:FILE`, `learn`, `learn:rule`, `learn:FILE` or
-    /// `wreck:HOW`.
+    /// NAME=HOW; HOW is `rule:PARTS`, `split:PARTS/PARTS`, `two-choices`, `rusty`, `frozen:FILE`, `learn`, `learn:rule`,
+    /// `learn:FILE` or `wreck:HOW`.
     fn from_str(text: &str) -> Result<Self> {
         let (name, how) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=HOW"))?;
         ensure!(!name.is_empty(), "{text:?} has no name before the =");
         let (how, detail) = how.split_once(':').unwrap_or((how, ""));
         let load = || crate::run::load(Path::new(detail));
         let kind = match how {
-            "rule" => {
-                let rule = detail.parse::<Rule>()?.numbers();
-                Kind::Fixed(Box::new(Publication { rule, ..Publication::default() }))
+            "rule" => Kind::Fixed(publication_of(detail)?, Rival::None),
+            "split" => {
+                let (cheap, dear) = detail
+                    .split_once('/')
+                    .with_context(|| format!("{detail:?} is not two rules, such as margin=0/margin=4"))?;
+                Kind::Fixed(publication_of(cheap)?, Rival::Split(dear.parse::<Rule>()?.numbers()))
             }
+            "two-choices" => Kind::Fixed(Box::default(), Rival::TwoChoices),
+            "rusty" => Kind::Fixed(Box::default(), Rival::Rusty),
             "frozen" => {
                 let weights = load()?.publishable().with_context(|| format!("cannot use {detail}"))?;
-                Kind::Fixed(Box::new(Publication { mode: RL_MODE_FROZEN, weights, ..Publication::default() }))
+                let frozen = Publication { mode: RL_MODE_FROZEN, weights, ..Publication::default() };
+                Kind::Fixed(Box::new(frozen), Rival::None)
             }
             "learn" => Kind::Learn(match detail {
                 "" => Start::Random,
@@ -130,7 +145,8 @@ impl FromStr for Contender {
                 Error::msg(format!("{detail:?} is not a way to break a learner: sign, rate, nan and foreign are"))
             })?),
             _ => bail!(
-                "{how:?} is not a way to decide: rule:PARTS, frozen:FILE, learn, learn:rule, learn:FILE and wreck:HOW are"
+                "{how:?} is not a way to decide: rule:PARTS, split:PARTS/PARTS, two-choices, rusty, frozen:FILE, learn, \
+                 learn:rule, learn:FILE and wreck:HOW are"
             ),
         };
         Ok(Self { name: name.into(), kind })
@@ -144,9 +160,9 @@ mod tests {
     #[test]
     fn contenders_are_made_from_text() {
         let fixed = Contender::all_fixed().unwrap();
-        assert_eq!(fixed.len(), 4 + RULES.len());
+        assert_eq!(fixed.len(), 4 + RULES.len() + 2);
         let heuristic: Contender = "a=rule:margin=1".parse().unwrap();
-        let Kind::Fixed(publication) = heuristic.kind else { panic!("{heuristic:?}") };
+        let Kind::Fixed(publication, Rival::None) = heuristic.kind else { panic!("{heuristic:?}") };
         assert_eq!(*publication, Balancer::Heuristic.publication(), "margin=1 is the default");
         assert!(matches!("b=learn".parse::<Contender>().unwrap().kind, Kind::Learn(Start::Random)));
         for (text, why) in [
@@ -154,6 +170,8 @@ mod tests {
             ("=learn", "no name"),
             ("a=guess", "way to decide"),
             ("a=rule:x=1", "no \"x\""),
+            ("a=split:margin=0", "two rules"),
+            ("a=split:margin=0/margin=9", "0 to 7.5"),
             ("a=frozen:/nowhere", "/nowhere"),
             ("a=wreck:fast", "break a learner"),
         ] {

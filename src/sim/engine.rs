@@ -72,7 +72,7 @@ impl Sim {
         let domains = machine.domains()?;
         let kernel =
             Kernel::new(machine.siblings.clone(), Rng::new(config.seed, 1), START_NS, config.events_max.max(1));
-        let scheduler = Scheduler::load(&config.scheduler, &domains, kernel)?;
+        let scheduler = Scheduler::load(&config.scheduler, config.rival, &domains, kernel)?;
         let policy: NonNull<_> = scheduler.policy().context("the scheduler has no policy")?;
         // SAFETY: a static variable of the C side, which only this scheduler uses while it is loaded; no other writer.
         let mut publisher = unsafe { Publisher::new(policy, 0) };
@@ -115,6 +115,7 @@ impl Sim {
                 Role::Batch { run_ns, .. } | Role::Spin { run_ns } => spec.work.draw(&mut self.rng, run_ns),
                 Role::Serve { .. } => START_WORK_NS,
             };
+            self.ext.kernel().tasks[task].shared.working_set_kib.set(spec.working_set_kib.min(u32::MAX.into()) as u32);
             let mut new = Task::new(spec);
             new.set_work(work_ns);
             self.tasks.push(new);

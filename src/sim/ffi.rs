@@ -14,9 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::kernel::Kernel;
 use super::kfuncs;
+use super::rival::Rival;
 use crate::kernel::domains::Domains;
 use crate::kernel::scheduler::{Counters, SchedulerConfig};
-use crate::policy::{RL_MAX_CPUS, rl_cpu_stats, rl_policy};
+use crate::policy::{RL_MAX_CPUS, RL_NR_DISTANCES, rl_cpu_stats, rl_policy, rl_rule};
 
 /// Words of a set of CPUs.
 pub const MASK_WORDS: usize = RL_MAX_CPUS as usize / 64;
@@ -155,12 +156,15 @@ pub struct TaskStruct {
     /// Not 0: it may not leave its CPU for the moment.
     pub migration_disabled: Cell<u32>,
     comm: [Cell<u8>; 16],
+    /// Data that it brings into a cache, KiB: for the rival that knows what moves cost.
+    pub working_set_kib: Cell<u32>,
     /// The CPUs that it may use.
     pub cpus_mask: Cpumask,
 }
 
 const _: () = assert!(size_of::<SchedExt>() == 24);
 const _: () = assert!(offset_of!(TaskStruct, cpus_ptr) == 24 && offset_of!(TaskStruct, pid) == 40);
+const _: () = assert!(offset_of!(TaskStruct, working_set_kib) == 76);
 const _: () = assert!(offset_of!(TaskStruct, comm) == 60 && offset_of!(TaskStruct, cpus_mask) == 80);
 const _: () = assert!(size_of::<TaskStruct>() == 80 + RL_MAX_CPUS as usize / 8);
 
@@ -177,6 +181,7 @@ impl TaskStruct {
             nr_cpus_allowed: Cell::new(0),
             migration_disabled: Cell::new(0),
             comm: Default::default(),
+            working_set_kib: Cell::new(0),
             cpus_mask: Cpumask::default(),
         });
         task.scx.weight.set(weight);
@@ -214,16 +219,20 @@ struct Config {
     slice_min_ns: u64,
     wait_bound_ns: u64,
     horizon_ns: u64,
+    migration_ns: [u64; RL_NR_DISTANCES as usize],
     nr_cpu_ids: u32,
     nr_domains: u32,
     without: u32,
     smt_enabled: u32,
     sample_shift: u32,
-    pad: u32,
+    rival: u32,
+    dear_rule: rl_rule,
     cpu_domain: *const u16,
     domain_distance: *const u8,
     domain_neighbours: *const u16,
 }
+
+const _: () = assert!(size_of::<Config>() == 120);
 
 type Task = *const TaskStruct;
 
@@ -286,11 +295,12 @@ macro_rules! op {
 }
 
 impl Scheduler {
-    /// Load it with these settings, for these domains, on that kernel, whose time has begun.
+    /// Load it with these settings, for these domains, on that kernel, whose time has begun. The rival chooses between
+    /// domains.
     ///
     /// # Errors
     /// This thread has one already, which would wait for itself; or out of memory.
-    pub fn load(config: &SchedulerConfig, domains: &Domains, kernel: Kernel) -> anyhow::Result<Self> {
+    pub fn load(config: &SchedulerConfig, rival: Rival, domains: &Domains, kernel: Kernel) -> anyhow::Result<Self> {
         anyhow::ensure!(!kfuncs::attached(), "this thread has a simulation already: end that one first");
         // A panic elsewhere left nothing that sim_reset() does not put right.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -308,12 +318,14 @@ impl Scheduler {
             slice_min_ns: config.slice_min_ns,
             wait_bound_ns: config.wait_bound_ns,
             horizon_ns: config.horizon_ns,
+            migration_ns: config.migration_limits.interval_ns(),
             nr_cpu_ids: domains.nr_cpu_ids as u32,
             nr_domains: n as u32,
             without: config.without,
             smt_enabled: u32::from(domains.smt),
             sample_shift: 0,
-            pad: 0,
+            rival: rival.number(),
+            dear_rule: rival.dear_rule(),
             cpu_domain: cpu_domain.as_ptr(),
             domain_distance: distances.as_ptr(),
             domain_neighbours: neighbours.as_ptr(),

@@ -15,6 +15,8 @@
 //! - [`report`], `trace`, [`command`]: what it tells, and `scx_rl sim`
 //! - [`regime`], [`contender`], [`trial`], [`ablation`]: balancers, fixed and learned, against each other, under loads
 //!   that differ in what a move costs
+//! - [`adapt`]: how long a learner takes to find its way
+//! - [`rival`]: how other schedulers choose between domains, for comparison
 //!
 //! - [`faults`]: what goes wrong on purpose
 //!
@@ -23,6 +25,7 @@
 //! operation of the scheduler is never interrupted, and sees the effects of all that began before.
 
 pub mod ablation;
+pub mod adapt;
 pub mod command;
 pub mod contender;
 mod dsq;
@@ -38,6 +41,7 @@ pub mod machine;
 mod queue;
 pub mod regime;
 pub mod report;
+pub mod rival;
 pub(crate) mod rng;
 #[cfg(test)]
 mod tests;
@@ -50,6 +54,7 @@ pub mod wreck;
 use thiserror::Error;
 
 pub use engine::Sim;
+pub use rival::Rival;
 pub use work::TaskStats;
 
 use crate::kernel::SchedulerConfig;
@@ -73,6 +78,8 @@ pub struct SimConfig {
     pub events_max: usize,
     /// What goes wrong.
     pub faults: faults::Faults,
+    /// Who chooses between domains in the place of the policy, if anybody does.
+    pub rival: Rival,
 }
 
 impl SimConfig {
@@ -86,6 +93,7 @@ impl SimConfig {
             starve_ns: 5_000_000_000,
             events_max: 8_000,
             faults: faults::Faults::default(),
+            rival: Rival::None,
         }
     }
 }

@@ -5,9 +5,10 @@ use super::faults::Faults;
 use super::machine::Shape;
 use super::report::decisions;
 use super::workload::{Change, Role, TaskSpec, Workload};
-use super::{Balancer, Sim, SimConfig, SimError};
+use super::{Balancer, Rival, Sim, SimConfig, SimError};
 use crate::agent::Environment;
-use crate::policy::{RL_CNT_events_dropped, RL_EVENT_VERSION, RL_MODE_LEARN, rl_weights};
+use crate::policy::rule::Rule;
+use crate::policy::{RL_CNT_events_dropped, RL_CNT_throttled, RL_EVENT_VERSION, RL_MODE_LEARN, rl_rule, rl_weights};
 
 const MS: u64 = 1_000_000;
 
@@ -277,4 +278,75 @@ fn events_get_lost_and_publications_late_as_told() {
     };
     assert_eq!(newest(45 * MS), Some(1));
     assert_eq!(newest(100 * MS), Some(2));
+}
+
+#[test]
+fn rivals_choose_in_place_of_the_policy() {
+    let run = |rival, balancer: Balancer, workload: Workload, ms: u64| {
+        let mut sim = sim(&SimConfig { rival, ..SimConfig::new(shape(16, 4), 6) }, workload, balancer);
+        sim.run_for(ms * MS).unwrap();
+        (sim.totals().hash(), sim.totals().wait.mean_us(), sim.totals().moves)
+    };
+    let mixed = |rival, balancer| run(rival, balancer, Workload::mixed(16, 0.9), 500);
+    // Who knows which tasks are dear, and does the same with them.
+    let rule = Rule::default().numbers();
+    let never = rl_rule { margin: 255, numa_margin: 255, ..rl_rule::default() };
+    let fixed = mixed(Rival::None, Balancer::Heuristic);
+    assert_eq!(mixed(Rival::Split(rule), Balancer::Heuristic), fixed);
+    let split = mixed(Rival::Split(never), Balancer::Heuristic);
+    assert!(split.2 < fixed.2 / 2, "all tasks of the mixture have a working set: {split:?} {fixed:?}");
+    // Whatever is published.
+    let stay = mixed(Rival::None, Balancer::Stay);
+    for rival in [Rival::TwoChoices, Rival::Rusty] {
+        let with = mixed(rival, Balancer::Stay);
+        assert_eq!(with, mixed(rival, Balancer::Greedy), "{rival:?}");
+        assert!(with.1 < stay.1, "{rival:?}: {with:?} {stay:?}");
+    }
+}
+
+#[test]
+fn a_rusty_task_belongs_to_a_domain_and_loads_become_equal() {
+    let mut workload = Workload::default();
+    // All in the first domain, while they are being created.
+    let hogs = workload.hogs(12, 100, 0);
+    for task in hogs.clone() {
+        workload.tasks[task].allowed = Some(vec![0, 1]);
+        workload.changes.push((100 * MS, task, Change::Affinity((0..4).collect())));
+    }
+    let ran = |rival| {
+        let config = SimConfig { rival, ..SimConfig::new(shape(4, 2), 2) };
+        let mut with_pinned = workload.clone();
+        // So that nobody idles, and helps out.
+        for cpu in [2, 3] {
+            let allowed = Some(vec![cpu]);
+            with_pinned.add(1, &TaskSpec { name: "pinned".into(), allowed, ..TaskSpec::default() });
+        }
+        let mut sim = sim(&config, with_pinned, Balancer::Stay);
+        sim.run_for(12_000 * MS).unwrap();
+        hogs.clone().map(|task| sim.task_stats(task).unwrap().moves).sum::<u64>()
+    };
+    assert_eq!(ran(Rival::None), 0, "who stays, stays");
+    let moves = ran(Rival::Rusty);
+    assert!((3..=12).contains(&moves), "moved once each, and then let be: {moves}");
+}
+
+#[test]
+fn decided_moves_can_be_limited_by_distance() {
+    let decided = |limits: &str| {
+        let mut config = SimConfig::new(Shape { cpus: 16, llcs: 4, nodes: 2, threads: 1 }, 8);
+        if !limits.is_empty() {
+            config.scheduler.migration_limits = limits.parse().unwrap();
+        }
+        let mut sim = sim(&config, Workload::mixed(16, 0.9), Balancer::Greedy);
+        sim.run_for(2_000 * MS).unwrap();
+        let counters = sim.scheduler_mut().counters();
+        (decisions(&counters).1, counters.get(RL_CNT_throttled))
+    };
+    let (free, throttled) = decided("");
+    assert!(free > 2_000 && throttled == 0, "{free}");
+    // Two seconds and what a bucket holds, of four domains and both distances.
+    let (few, throttled) = decided("node=50,numa=20");
+    assert!((100..=4 * (2 * 70 + 5 + 2)).contains(&few) && throttled > 0, "{few} moved, {throttled} throttled");
+    let (numa, _) = decided("node=50");
+    assert!(numa > few, "another class is not limited: {numa}");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One balancer under one regime: how long bursts take, how many are done.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,9 @@ struct Pupil<'a> {
     events_per_s: f64,
     shift: u32,
     events: Vec<rl_event>,
+    /// When it publishes next, simulated ns, and how many decisions there had been the last time.
+    publish_at_ns: u64,
+    asked: u64,
 }
 
 impl<'a> Pupil<'a> {
@@ -95,7 +98,7 @@ impl<'a> Pupil<'a> {
         let guard = setting.guard.clone().map(|limits| Guard::new(limits, seed, 0));
         let publishing = Publishing::new(agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(seed))?;
         let events_per_s = setting.events_per_s;
-        Ok(Self { agent, publishing, wreck: None, seed, events_per_s, shift: 0, events: Vec::new() })
+        Ok(Self { agent, publishing, wreck: None, seed, events_per_s, shift: 0, events: Vec::new(), publish_at_ns: PUBLISH_NS, asked: 0 })
     }
 
     /// A simulation in which it decides.
@@ -108,8 +111,7 @@ impl<'a> Pupil<'a> {
 
     /// Let it learn for this long, simulated ns.
     fn learn_for(&mut self, sim: &mut Sim, ns: u64) -> Result<()> {
-        let (end_ns, mut next_ns) = (sim.elapsed_ns() + ns, sim.elapsed_ns() + PUBLISH_NS);
-        let mut before = decisions(&sim.scheduler_mut().counters()).0;
+        let end_ns = sim.elapsed_ns() + ns;
         while sim.elapsed_ns() < end_ns {
             sim.run_for(POLL_NS.min(end_ns - sim.elapsed_ns()))?;
             self.events.clear();
@@ -121,11 +123,11 @@ impl<'a> Pupil<'a> {
             if let Err(e) = self.agent.observe(&self.events) {
                 log::warn!("{e:#}");
             }
-            if sim.elapsed_ns() >= next_ns {
-                next_ns += PUBLISH_NS;
+            if sim.elapsed_ns() >= self.publish_at_ns {
+                self.publish_at_ns += PUBLISH_NS;
                 let asked = decisions(&sim.scheduler_mut().counters()).0;
-                let per_s = (asked - before) as f64 * 1e9 / PUBLISH_NS as f64;
-                before = asked;
+                let per_s = (asked - self.asked) as f64 * 1e9 / PUBLISH_NS as f64;
+                self.asked = asked;
                 self.shift = next_shift(self.shift, per_s, self.events_per_s, 0);
                 sim.scheduler_mut().set_sample_shift(self.shift);
                 self.publishing.consider(self.agent);
@@ -143,8 +145,8 @@ impl<'a> Pupil<'a> {
 /// The simulation fails; its seed is in the error.
 pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64) -> Result<Score> {
     match &contender.kind {
-        Kind::Fixed(publication) => {
-            let config = SimConfig::new(setting.shape, seed);
+        Kind::Fixed(publication, rival) => {
+            let config = SimConfig { rival: *rival, ..SimConfig::new(setting.shape, seed) };
             let mut sim = Sim::new(&config, regime.workload(setting.shape.cpus), publication)?;
             // Nobody learns from what would be logged.
             sim.scheduler_mut().set_sample_shift(16);
@@ -182,6 +184,36 @@ pub fn train(setting: &Setting, regime: &Regime, agent: &mut Agent, seed: u64, n
     let mut pupil = Pupil::new(agent, setting, seed)?;
     let mut sim = pupil.begin(&config, regime.workload(setting.shape.cpus))?;
     pupil.learn_for(&mut sim, ns)
+}
+
+/// The score of a learner in each of `windows` windows of a regime. It comes from `before`, where it learned during the
+/// warm-up, or from nowhere.
+///
+/// # Errors
+/// The contender does not learn, or the simulation fails.
+pub fn curve(
+    setting: &Setting,
+    before: Option<&Regime>,
+    regime: &Regime,
+    contender: &Contender,
+    seed: u64,
+    windows: u64,
+    window_ns: u64,
+) -> Result<Vec<Score>> {
+    let Kind::Learn(start) = &contender.kind else { bail!("{} does not learn", contender.name) };
+    let mut agent = start.agent(&setting.hyper, seed)?;
+    if let Some(before) = before {
+        train(setting, before, &mut agent, seed, setting.warm_up_ns)?;
+    }
+    let mut pupil = Pupil::new(&mut agent, setting, seed)?;
+    let mut sim = pupil.begin(&SimConfig::new(setting.shape, seed), regime.workload(setting.shape.cpus))?;
+    (0..windows)
+        .map(|_| {
+            let before = Reading::of(&mut sim);
+            pupil.learn_for(&mut sim, window_ns)?;
+            Ok(before.score(&mut sim, Some(&pupil)))
+        })
+        .collect()
 }
 
 /// What was counted when the time that counts began.

@@ -58,6 +58,17 @@ wait_for 20 file_says "$W/hotplug.log" '4 CPUs'
 stop
 check hotplug-exit-code [ "$code" -eq 0 ]
 
+# the kernel ends the scheduler, here because it is told to by a key: exit code 1 with its words; checkpoint and summary are written
+start ended --learn --checkpoint-dir "$W/ended" --summary "$W/ended.json" --agent-nice 0
+sleep 3
+echo S >/proc/sysrq-trigger
+check ended-gone wait_for 20 gone "$pid"
+wait "$pid"
+check ended-exit-code [ $? -eq 1 ]
+check ended-said file_says "$W/ended.log" 'disabled by sysrq-S'
+check ended-summary file_says "$W/ended.json" '"error": "EXIT: disabled by sysrq-S'
+check ended-checkpoint test -s "$W/ended/latest.safetensors"
+
 load_stop
 dmesg | grep -i sched_ext >"$W/faults-dmesg.log"
 # a restart for hotplug is told in dmesg, and is not a fault

@@ -41,6 +41,7 @@ struct task_struct {
 	s32 nr_cpus_allowed;
 	u32 migration_disabled;
 	char comm[SIM_COMM_LEN];
+	u32 working_set_kib; /* what no scheduler can know: for rivals.h alone */
 	struct cpumask cpus_mask;
 };
 
@@ -55,6 +56,7 @@ _Static_assert(sizeof(struct sched_ext_entity) == 24, "ffi.rs has the same layou
 _Static_assert(offsetof(struct task_struct, cpus_ptr) == 24, "ffi.rs has the same layout");
 _Static_assert(offsetof(struct task_struct, pid) == 40, "ffi.rs has the same layout");
 _Static_assert(offsetof(struct task_struct, comm) == 60, "ffi.rs has the same layout");
+_Static_assert(offsetof(struct task_struct, working_set_kib) == 76, "ffi.rs has the same layout");
 _Static_assert(offsetof(struct task_struct, cpus_mask) == 80, "ffi.rs has the same layout");
 _Static_assert(sizeof(struct task_struct) == 80 + RL_MAX_CPUS / 8, "ffi.rs has the same layout");
 _Static_assert(sizeof(struct sim_context) == 16, "ffi.rs has the same layout");

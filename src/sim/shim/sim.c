@@ -17,7 +17,9 @@
 /* "const volatile" is what userspace writes before it loads a BPF program. Here it must be writable, in a section. */
 #pragma clang section bss = "sim_bss" data = "sim_data"
 #define const
+#include "rivals.h"
 #include "main.bpf.c"
+#include "rusty.h"
 #undef const
 #pragma clang section bss = "" data = ""
 
@@ -27,16 +29,20 @@ struct sim_config {
 	u64 slice_min_ns;
 	u64 wait_bound_ns;
 	u64 horizon_ns;
+	u64 migration_ns[RL_NR_DISTANCES];
 	u32 nr_cpu_ids;
 	u32 nr_domains;
 	u32 without;
 	u32 smt_enabled;
 	u32 sample_shift;
-	u32 pad;
+	u32 rival; /* enum sim_rival */
+	struct rl_rule dear_rule;
 	const u16 *cpu_domain; /* [nr_cpu_ids] */
 	const u8 *domain_distance; /* [nr_domains][nr_domains] */
 	const u16 *domain_neighbours; /* [nr_domains][nr_domains - 1] */
 };
+
+_Static_assert(sizeof(struct sim_config) == 120, "ffi.rs has the same layout");
 
 void sim_configure(const struct sim_config *config);
 bool sim_reset(void);
@@ -126,7 +132,11 @@ void sim_configure(const struct sim_config *config)
 	without = config->without;
 	wait_bound_ns = config->wait_bound_ns;
 	horizon_ns = config->horizon_ns;
+	for (i = 0; i < RL_NR_DISTANCES; i++)
+		migration_ns[i] = config->migration_ns[i];
 	sample_shift = config->sample_shift;
+	rival = config->rival;
+	dear_rule = config->dear_rule;
 	for (i = 0; i < config->nr_cpu_ids; i++) {
 		cpu_domain[i] = config->cpu_domain[i];
 		domain_cpus[config->cpu_domain[i]][i / 64] |= 1ULL << (i % 64);
@@ -142,7 +152,12 @@ void sim_configure(const struct sim_config *config)
 
 struct sched_ext_ops *sim_ops(void)
 {
-	return &rl_ops;
+	static struct sched_ext_ops ops;
+
+	ops = rl_ops;
+	if (rival == SIM_RUSTY)
+		rusty_hook(&ops);
+	return &ops;
 }
 
 struct rl_policy *sim_policy(void)
