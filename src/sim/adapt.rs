@@ -160,7 +160,12 @@ fn text(report: &Report) -> String {
     let from = report.before.as_ref().map_or(String::new(), |before| format!(", coming from {before}"));
     let mut text = format!(
         "{}{from}, {}: {} seeds; more is better\n  {:>10}{:>26}{:>26}\n",
-        report.start, report.regime, report.seeds, "decisions", format!("to {}, the best", report.best), "to the fixed rule"
+        report.start,
+        report.regime,
+        report.seeds,
+        "decisions",
+        format!("to {}, the best", report.best),
+        "to the fixed rule"
     );
     for point in &report.points {
         let show = |e: &Estimate| format!("{:.3} [{:.3}, {:.3}]", e.value, e.low, e.high);

@@ -98,7 +98,17 @@ impl<'a> Pupil<'a> {
         let guard = setting.guard.clone().map(|limits| Guard::new(limits, seed, 0));
         let publishing = Publishing::new(agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(seed))?;
         let events_per_s = setting.events_per_s;
-        Ok(Self { agent, publishing, wreck: None, seed, events_per_s, shift: 0, events: Vec::new(), publish_at_ns: PUBLISH_NS, asked: 0 })
+        Ok(Self {
+            agent,
+            publishing,
+            wreck: None,
+            seed,
+            events_per_s,
+            shift: 0,
+            events: Vec::new(),
+            publish_at_ns: PUBLISH_NS,
+            asked: 0,
+        })
     }
 
     /// A simulation in which it decides.
