@@ -2,6 +2,7 @@
 //! Medians, geometric means, and how sure a ratio is.
 
 use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
+use std::fmt;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -112,6 +113,14 @@ pub struct Estimate {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+impl fmt::Display for Estimate {
+    /// `value [low, high]`, with as many digits as the format says, or 3.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(3);
+        write!(f, "{:.digits$} [{:.digits$}, {:.digits$}]", self.value, self.low, self.high)
+    }
 }
 
 #[cfg(test)]

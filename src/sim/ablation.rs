@@ -394,8 +394,7 @@ fn table(args: &TableArgs) -> Result<()> {
     for (group, rows) in &table.groups {
         text += &format!("\n{group}\n  {:<14}{:>24}{:>24}{:>24}\n", "", "mean response", "p99 response", "throughput");
         for row in rows {
-            let show = |e: &Estimate| format!("{:.3} [{:.3}, {:.3}]", e.value, e.low, e.high);
-            let [a, b, c] = [&row.response, &row.p99, &row.throughput].map(show);
+            let [a, b, c] = [&row.response, &row.p99, &row.throughput].map(Estimate::to_string);
             text += &format!("  {:<14}{a:>24}{b:>24}{c:>24}\n", row.contender);
         }
     }
@@ -456,7 +455,7 @@ fn summarise(cells: &[Cell], against: Option<&str>) -> Result<Table> {
 
     let mut groups: BTreeMap<String, Vec<&String>> = BTreeMap::new();
     for regime in by_regime.keys() {
-        let known = Regime::all().into_iter().find(|r| r.name() == *regime);
+        let known = Regime::of_name(regime);
         let known = known.with_context(|| format!("the results are of a regime {regime:?}, which this build lacks"))?;
         if known.is_control() {
             groups.entry("control".into()).or_default().push(regime);

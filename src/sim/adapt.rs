@@ -88,8 +88,7 @@ pub fn run(args: &AdaptArgs) -> Result<()> {
 }
 
 fn one(name: &str) -> Result<Regime> {
-    let named = Regime::all().into_iter().find(|regime| regime.name() == name);
-    named.with_context(|| format!("there is no regime {name:?}; they are named as mixed-short-95"))
+    Regime::of_name(name).with_context(|| format!("there is no regime {name:?}; they are named as mixed-short-95"))
 }
 
 fn adapt(args: &AdaptArgs) -> Result<Report> {
@@ -168,7 +167,7 @@ fn text(report: &Report) -> String {
         "to the fixed rule"
     );
     for point in &report.points {
-        let show = |e: &Estimate| format!("{:.3} [{:.3}, {:.3}]", e.value, e.low, e.high);
+        let show = Estimate::to_string;
         text += &format!("  {:>10.0}{:>26}{:>26}\n", point.decisions, show(&point.to_best), show(&point.to_rule));
     }
     let after = |decisions: Option<f64>| decisions.map_or("never".to_string(), |n| format!("after {n:.0} decisions"));

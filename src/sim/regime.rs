@@ -78,6 +78,11 @@ impl Regime {
         format!("{:?}-{:?}-{}", self.cost, self.burst, self.load_percent).to_lowercase()
     }
 
+    /// The one of that name.
+    pub fn of_name(name: &str) -> Option<Regime> {
+        Regime::all().into_iter().find(|regime| regime.name() == name)
+    }
+
     /// Those whose name contains one of the texts; without texts, all.
     ///
     /// # Errors

@@ -282,12 +282,12 @@ fn events_get_lost_and_publications_late_as_told() {
 
 #[test]
 fn rivals_choose_in_place_of_the_policy() {
-    let run = |rival, balancer: Balancer, workload: Workload, ms: u64| {
-        let mut sim = sim(&SimConfig { rival, ..SimConfig::new(shape(16, 4), 6) }, workload, balancer);
-        sim.run_for(ms * MS).unwrap();
+    let mixed = |rival, balancer| {
+        let config = SimConfig { rival, ..SimConfig::new(shape(16, 4), 6) };
+        let mut sim = sim(&config, Workload::mixed(16, 0.9), balancer);
+        sim.run_for(500 * MS).unwrap();
         (sim.totals().hash(), sim.totals().wait.mean_us(), sim.totals().moves)
     };
-    let mixed = |rival, balancer| run(rival, balancer, Workload::mixed(16, 0.9), 500);
     // Who knows which tasks are dear, and does the same with them.
     let rule = Rule::default().numbers();
     let never = rl_rule { margin: 255, numa_margin: 255, ..rl_rule::default() };

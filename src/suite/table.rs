@@ -49,7 +49,7 @@ fn interval(estimate: &Estimate, rounds: usize) -> String {
     if rounds < 2 {
         return format!("{:.2}", estimate.value);
     }
-    format!("{:.2} [{:.2}, {:.2}]", estimate.value, estimate.low, estimate.high)
+    format!("{estimate:.2}")
 }
 
 const NONE: &str = "-";
