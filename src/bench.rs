@@ -13,8 +13,10 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
+use crate::agent::network::ACTOR_HIDDEN;
 use crate::kernel::probe::{Probe, Program};
 use crate::kernel::slots::Publication;
+use crate::policy::host::FEATURES;
 use crate::policy::{RL_GROUPS, RL_LANES, RL_MODE_LEARN, RL_WEIGHT_OFFSET, rl_inputs, rl_weights};
 use crate::process::print;
 
@@ -61,16 +63,16 @@ struct Report {
     policy: Cost,
     naive: Cost,
     empty: Cost,
-    network: &'static str,
+    network: String,
     decisions: u64,
     rounds: u32,
     kernel: String,
 }
 
 /// A random network within the quantised range, with the same first layer as plain int8.
-pub fn random_network(rng: &mut impl RngCore) -> (rl_weights, [[i8; 16]; 12]) {
+pub fn random_network(rng: &mut impl RngCore) -> (rl_weights, [[i8; FEATURES]; ACTOR_HIDDEN]) {
     let mut w = rl_weights::default();
-    let mut plain = [[0i8; 16]; 12];
+    let mut plain = [[0i8; FEATURES]; ACTOR_HIDDEN];
     for (n, row) in plain.iter_mut().enumerate() {
         for (f, value) in row.iter_mut().enumerate() {
             *value = rng.random_range(-127..=127);
@@ -98,6 +100,8 @@ pub fn random_inputs(rng: &mut impl RngCore) -> rl_inputs {
         since_ran_ns: time(),
         since_moved_ns: time(),
         move_penalty_ns: time(),
+        task_want_ns: time(),
+        turn_ns: 0,
         home_queued: rng.random_range(0..20),
         other_queued: rng.random_range(0..20),
         home_cpus: rng.random_range(1..17),
@@ -150,7 +154,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         policy,
         naive,
         empty,
-        network: "16-12-1",
+        network: format!("{FEATURES}-{ACTOR_HIDDEN}-1"),
         decisions: args.decisions,
         rounds: args.rounds,
         kernel: crate::kernel::preflight::kernel_release(),

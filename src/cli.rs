@@ -224,6 +224,11 @@ pub struct Opts {
            value_parser = clap::value_parser!(u64).range(100..=100_000), help_heading = "Scheduling")]
     pub slice_min_us: u64,
 
+    /// The policy chooses how long turns last, too: at each tick while others wait, between --slice-min-us and --slice-us.
+    /// With --learn, --frozen or --random; a checkpoint must have been learned with it. The fixed rule has slices of its own.
+    #[clap(long, help_heading = "Scheduling")]
+    pub slices: bool,
+
     /// Switch off mechanisms of the base scheduler, to measure what each is worth. For experiments only.
     #[clap(long, value_name = "PART", value_enum, value_delimiter = ',', help_heading = "Scheduling")]
     pub without: Vec<Mechanism>,

@@ -81,7 +81,8 @@ impl Learning {
         }
         let floor_q16 = probability_q16(opts.explore_floor);
         let guard = (!opts.no_guard).then(|| Guard::new(Limits::default(), opts.seed, 0));
-        let publishing = Publishing::new(&agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(opts.seed))?;
+        let publishing =
+            Publishing::new(&agent, floor_q16, guard, opts.slices, &mut ChaCha8Rng::seed_from_u64(opts.seed))?;
         let learning = Self {
             agent,
             recorder,

@@ -10,7 +10,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::policy::host::{self, FEATURES, Features};
-use crate::policy::rl_inputs;
+use crate::policy::{RL_POINT_TURN, rl_inputs};
 
 use super::network::{ACTOR_HIDDEN, Layers};
 
@@ -57,6 +57,7 @@ pub fn situation(rng: &mut ChaCha8Rng) -> Features {
         home_head_age_ns: time(10..26),
         other_head_age_ns: time(10..26),
         move_penalty_ns: time(10..23),
+        task_want_ns: time(12..28),
         ..Default::default()
     };
     if rng.random() {
@@ -80,5 +81,29 @@ pub fn situation(rng: &mut ChaCha8Rng) -> Features {
     input.distance = rng.random_range(0..4);
     input.waker = rng.random_range(0..4);
     input.weight = 100;
+    host::features(&input)
+}
+
+/// Likewise at a tick, for how long a turn lasts.
+pub fn turn_situation(rng: &mut ChaCha8Rng) -> Features {
+    let mut time = |octaves: std::ops::Range<u32>| {
+        let octave = rng.random_range(octaves);
+        rng.random_range(1u64 << octave..2 << octave)
+    };
+    let mut input = rl_inputs {
+        point: RL_POINT_TURN,
+        home_run_avg_ns: time(14..24),
+        task_run_avg_ns: time(12..25),
+        task_sleep_avg_ns: time(14..30),
+        task_want_ns: time(20..30),
+        turn_ns: time(20..25),
+        home_head_age_ns: time(10..26),
+        other_cpus: 1,
+        weight: 100,
+        ..Default::default()
+    };
+    input.home_cpus = rng.random_range(1..17);
+    input.home_queued = rng.random_range(0..=3 * input.home_cpus);
+    input.other_queued = u32::from(input.home_queued == 0);
     host::features(&input)
 }

@@ -12,7 +12,7 @@ use crate::policy::{
 
 use super::gate::{Gate, Verdict};
 use super::guard::{Counts, Decider, Guard, Harm, Reason};
-use super::imitation::situation;
+use super::imitation::{situation, turn_situation};
 use super::learner::kl;
 use super::{Agent, Environment};
 
@@ -50,17 +50,25 @@ pub struct Publishing {
 
 impl Publishing {
     /// For the agent's network as it is now, with this probability floor (out of `RL_PROB_ONE`). Without a guard the
-    /// network decides all of the time, whatever events say of it. `rng` draws the situations in which networks are compared.
+    /// network decides all of the time, whatever events say of it. `rng` draws the situations in which networks are compared;
+    /// every fourth is about the length of a turn, if the policy chooses slices.
     ///
     /// # Errors
     /// The network does not pass the checks.
-    pub fn new(agent: &Agent, floor_q16: u32, guard: Option<Guard>, rng: &mut ChaCha8Rng) -> Result<Self> {
+    pub fn new(
+        agent: &Agent,
+        floor_q16: u32,
+        guard: Option<Guard>,
+        slices: bool,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Self> {
         let good = agent.weights()?;
+        let any = |i: usize| if slices && i.is_multiple_of(4) { turn_situation(rng) } else { situation(rng) };
         Ok(Self {
             gate: guard.as_ref().map(|_| Gate::default()),
             guard,
             floor_q16,
-            situations: (0..SITUATIONS).map(|_| situation(rng)).collect(),
+            situations: (0..SITUATIONS).map(any).collect(),
             good,
             updates: agent.metrics().updates,
             known: good,

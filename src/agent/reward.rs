@@ -14,16 +14,30 @@
 //! 5 ms, a move that costs 2 ms would count 0.9.) Both are winsorised, because one starved task must not outweigh ten
 //! thousand ordinary ones. The running mean makes the scale independent of the machine and of the load; each decision point
 //! has its own, since WAKE waits start at zero and PULL waits do not.
+//!
+//! At TURN a task runs already, and others wait. What its turn is worth is whether it gets to sleep, in the time that a burst
+//! takes in this domain; what it costs is the time for which it keeps the CPU from the others:
+//!
+//! ```text
+//! cost = service - (slept ? what a burst takes here : 0) + (ended ? SWITCH : 0)     each of the first two at most CAP
+//! ```
+//!
+//! This is the average-reward form of the index that orders jobs of unknown length (Gittins, "Bandit processes and dynamic
+//! allocation indices", 1979): completions per time, less what the same time brings on average. A burst that is nearly done
+//! is worth going on with, one that never ends is not. It is scaled by the mean of what turns take.
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{
-    RL_EV_CENSORED, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE, RL_MODE_LEARN, RL_MODE_RANDOM, RL_NR_DISTANCES,
-    RL_NR_POINTS, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
+    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSORED, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE, RL_MODE_LEARN,
+    RL_MODE_RANDOM, RL_NR_DISTANCES, RL_NR_POINTS, RL_POINT_TURN, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
 };
 
 /// Waits and extra service times count at most this much.
 pub const CAP_NS: u64 = 50_000_000;
+
+/// What it costs to end a turn: a switch, and caches of the core that the next task finds full of another's data.
+const SWITCH_NS: i64 = 100_000;
 
 /// A response mean below this (1 us) would turn timer noise into large rewards.
 const RESPONSE_MIN_NS: f64 = 1000.0;
@@ -87,9 +101,15 @@ pub fn propensity_q16(event: &rl_event) -> u32 {
     }
 }
 
-/// The cost of the decision's outcome: from -CAP to 2 CAP.
+/// The cost of the decision's outcome: from -CAP to 2 CAP, and SWITCH.
 pub fn cost_ns(event: &rl_event) -> i64 {
     let cap = CAP_NS as i64;
+    if u32::from(event.point) == RL_POINT_TURN {
+        let slept = event.flags & RL_EV_BLOCKED != 0;
+        let ended = u32::from(event.action) == RL_END_TURN;
+        return event.service_ns.min(CAP_NS) as i64 - if slept { event.usual_service_ns.min(CAP_NS) as i64 } else { 0 }
+            + if ended { SWITCH_NS } else { 0 };
+    }
     let extra_ns = i64::try_from(i128::from(event.service_ns) - i128::from(event.usual_service_ns));
     event.wait_ns.min(CAP_NS) as i64 + extra_ns.unwrap_or(cap).clamp(-cap, cap)
 }
@@ -127,15 +147,21 @@ impl RunningMean {
 pub struct Normaliser {
     wake: RunningMean,
     pull: RunningMean,
+    #[serde(default)]
+    turn: RunningMean,
 }
 
 impl Normaliser {
     /// The training reward of a valid event, in `[-clip, clip]`. The event counts towards the mean that it is divided by, so
     /// the first event already has a scale.
     pub fn training_reward(&mut self, event: &rl_event, horizon_events: u64, clip: f64) -> f64 {
-        let response_ns = event.wait_ns.min(CAP_NS) + event.usual_service_ns.min(CAP_NS);
+        let mut response_ns = event.wait_ns.min(CAP_NS) + event.usual_service_ns.min(CAP_NS);
         let mean = match u32::from(event.point) {
             RL_POINT_WAKE => &mut self.wake,
+            RL_POINT_TURN => {
+                response_ns = event.service_ns.min(CAP_NS);
+                &mut self.turn
+            }
             _ => &mut self.pull,
         };
         mean.add(response_ns as f64, horizon_events);

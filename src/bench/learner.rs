@@ -65,7 +65,7 @@ pub fn run(rounds: u32, events: u64) -> Result<Report> {
     let mut agent = Agent::imitating(Hyper::default(), 1)?;
     let floor_q16 = probability_q16(FLOOR);
     let guard = Guard::new(Limits::default(), 1, 0);
-    let mut publishing = Publishing::new(&agent, floor_q16, Some(guard), &mut rng)?;
+    let mut publishing = Publishing::new(&agent, floor_q16, Some(guard), false, &mut rng)?;
     let (mut times, mut seen) = (Vec::new(), 0);
     // The first round warms up.
     for round in 0..=rounds {

@@ -7,6 +7,7 @@
 #define __SCX_RL_BALANCE_BPF_H
 
 #include "event.bpf.h"
+#include "order.bpf.h"
 
 /* How many tasks of another domain's queue a pulling CPU looks at; more in search of one that waits past the bound. */
 #define RL_PULL_SCAN 4
@@ -66,6 +67,17 @@ __noinline int rl_note_decided_move(u32 home, u32 other, u64 now)
 	return 0;
 }
 
+static __always_inline void ask_and_count(struct task_struct *p, struct rl_ask *ask)
+{
+	rl_observe(ask);
+	rl_decide(ask);
+	if (ask->tries) {
+		count_add(RL_CNT_torn_retries, ask->tries);
+		if (ask->tries == RL_READ_TRIES)
+			count(torn_fallbacks);
+	}
+}
+
 struct ask_args {
 	struct arm_args arm;
 	u32 waker;
@@ -103,15 +115,11 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 	in->point = args->arm.point;
 	in->distance = distance_between(args->arm.home, args->arm.other);
 	in->waker = args->waker;
+	in->task_want_ns = want_ns(tctx);
+	in->turn_ns = 0;
 	in->weight = p->scx.weight;
 	ask->rnd = args->arm.rnd;
-	rl_observe(ask);
-	rl_decide(ask);
-	if (ask->tries) {
-		count_add(RL_CNT_torn_retries, ask->tries);
-		if (ask->tries == RL_READ_TRIES)
-			count(torn_fallbacks);
-	}
+	ask_and_count(p, ask);
 	if (args->arm.point == RL_POINT_PULL) {
 		count(pull_decisions);
 		if (ask->decision.action == RL_MIGRATE)
@@ -123,6 +131,7 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 	}
 	if (ask->decision.action == RL_MIGRATE)
 		rl_note_decided_move(args->arm.home, args->arm.other, now);
+	args->arm.usual_ns = tctx->run_avg_ns;
 	event_arm(p, tctx, &args->arm, &ask->decision, ask->features);
 	return ask->decision.action == RL_MIGRATE;
 }

@@ -42,6 +42,7 @@ struct arm_args {
 	u32 rnd;
 	u64 now;
 	u64 waited_ns;
+	u64 usual_ns; /* service to compare with; 0: none is known, and the decision is not logged */
 };
 
 /* Of decisions in flight about the same wait: their outcome is no longer only their own. */
@@ -53,12 +54,13 @@ static __always_inline void event_redecided(struct task_ctx *tctx)
 
 /*
  * Start to follow a decision, if it is sampled. The upper half of rnd samples; the lower half chose the action. A task
- * that never ran has no usual service time to compare with, and is left out.
+ * that never ran has no usual service time to compare with, and is left out. At TURN every second one at most is sampled:
+ * while one is followed, later ones of the same turn cannot be.
  */
 static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tctx, const struct arm_args *args,
 				      const struct rl_decision *d, const u8 *features)
 {
-	u32 shift = READ_ONCE(sample_shift);
+	u32 shift = READ_ONCE(sample_shift) + (args->point == RL_POINT_TURN);
 	struct pending *pend;
 	struct rl_event *ev;
 
@@ -66,11 +68,11 @@ static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tc
 		shift = 16;
 	if (args->point == RL_POINT_PULL)
 		event_redecided(tctx);
-	if (!tctx->run_avg_ns || ((args->rnd >> 16) & ((1U << shift) - 1)))
+	if (!args->usual_ns || ((args->rnd >> 16) & ((1U << shift) - 1)))
 		return;
 	count(events_sampled);
 
-	pend = &tctx->pending[args->point == RL_POINT_PULL ? RL_POINT_PULL : RL_POINT_WAKE];
+	pend = &tctx->pending[args->point < RL_NR_POINTS ? args->point : RL_POINT_WAKE];
 	if (!pending_move(pend, PENDING_FREE, PENDING_FILLING)) {
 		count(events_busy);
 		return;
@@ -81,14 +83,14 @@ static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tc
 	ev->generation = d->generation;
 	ev->wait_ns = 0;
 	ev->service_ns = 0;
-	ev->usual_service_ns = tctx->run_avg_ns;
+	ev->usual_service_ns = args->usual_ns;
 	ev->waited_before_ns = args->waited_ns;
 	ev->logit_q8 = d->logit_q8;
 	ev->p_migrate_q16 = d->p_migrate_q16;
 	ev->tid = p->pid;
 	ev->home_dom = args->home;
 	ev->other_dom = args->other;
-	ev->ran_dom = RL_NO_DOMAIN;
+	ev->ran_dom = args->point == RL_POINT_TURN ? args->home : RL_NO_DOMAIN;
 	ev->version = RL_EVENT_VERSION;
 	ev->point = args->point;
 	ev->action = d->action;
@@ -98,7 +100,7 @@ static __always_inline void event_arm(struct task_struct *p, struct task_ctx *tc
 	ev->flags = 0;
 	__builtin_memcpy(ev->features, features, RL_FEATURES);
 	smp_wmb();
-	WRITE_ONCE(pend->state, PENDING_WAITING);
+	WRITE_ONCE(pend->state, args->point == RL_POINT_TURN ? PENDING_RUNNING : PENDING_WAITING);
 }
 
 /* The task starts to run; call before nr_runs is advanced. */
@@ -106,7 +108,7 @@ static __always_inline void event_ran(struct task_ctx *tctx, u32 dom, u64 now)
 {
 	u32 i;
 
-	for (i = 0; i < RL_NR_POINTS; i++) {
+	for (i = 0; i < RL_POINT_TURN; i++) {
 		struct pending *pend = &tctx->pending[i];
 
 		if (!pending_move(pend, PENDING_WAITING, PENDING_RUNNING))
@@ -123,12 +125,26 @@ static __always_inline void event_ran(struct task_ctx *tctx, u32 dom, u64 now)
 	}
 }
 
+/* The turn of the task is over, as it leaves the CPU, or begins another one. */
+static __always_inline void event_turn_over(struct task_ctx *tctx, u64 now, bool blocked)
+{
+	struct pending *pend = &tctx->pending[RL_POINT_TURN];
+
+	if (READ_ONCE(pend->state) != PENDING_RUNNING)
+		return;
+	pend->event.service_ns = since(pend->event.decided_at_ns, now);
+	if (blocked)
+		pend->event.flags |= RL_EV_BLOCKED;
+	event_emit(pend);
+}
+
 /* The task leaves the CPU after service_ns. */
-static __always_inline void event_stopped(struct task_ctx *tctx, u64 service_ns, bool blocked)
+static __always_inline void event_stopped(struct task_ctx *tctx, u64 service_ns, u64 now, bool blocked)
 {
 	u32 i;
 
-	for (i = 0; i < RL_NR_POINTS; i++) {
+	event_turn_over(tctx, now, blocked);
+	for (i = 0; i < RL_POINT_TURN; i++) {
 		struct pending *pend = &tctx->pending[i];
 
 		if (READ_ONCE(pend->state) != PENDING_RUNNING)
@@ -146,7 +162,7 @@ static __always_inline void event_censor(struct task_ctx *tctx, u32 flag)
 	u64 now = scx_bpf_now();
 	u32 i;
 
-	for (i = 0; i < RL_NR_POINTS; i++) {
+	for (i = 0; i < RL_POINT_TURN; i++) {
 		struct pending *pend = &tctx->pending[i];
 
 		if (!pending_move(pend, PENDING_WAITING, PENDING_RUNNING))

@@ -22,6 +22,8 @@ struct rl_inputs {
 	u64 since_ran_ns;      /* since it last left a CPU; ~0 if it never ran */
 	u64 since_moved_ns;    /* since it last changed domain; ~0 if it never did */
 	u64 move_penalty_ns;   /* running mean of service after a move less the usual service, 0 if negative */
+	u64 task_want_ns;      /* what the task usually runs between two sleeps, or has run since its last one */
+	u64 turn_ns;           /* at TURN: how long its turn has lasted */
 	u32 home_queued;
 	u32 other_queued;
 	u32 home_cpus;
@@ -77,7 +79,7 @@ static inline u32 rl_share(u32 v, u32 n)
 
 /* X(name, what it is and its scale, expression over `in`, in 0..RL_FEATURE_MAX) */
 #define RL_FEATURE_TABLE(X)                                                                                            \
-	X(is_pull, "127 at PULL, 0 at WAKE", in->point == RL_POINT_PULL ? RL_FEATURE_MAX : 0)                          \
+	X(is_pull, "127 at PULL, 0 elsewhere", in->point == RL_POINT_PULL ? RL_FEATURE_MAX : 0)                        \
 	X(distance, "42 x distance class", (in->distance & 3) * 42)                                                    \
 	X(home_queued, "tasks queued per CPU at home, 16ths", rl_ratio16(in->home_queued, in->home_cpus))              \
 	X(other_queued, "tasks queued per CPU at the other domain, 16ths",                                             \
@@ -98,7 +100,11 @@ static inline u32 rl_share(u32 v, u32 n)
 	  rl_log8(in->since_moved_ns >> 20))                                                                           \
 	X(move_penalty, "extra service after the task's moves, log2 of 1.024 us, eighths",                             \
 	  rl_log8(in->move_penalty_ns >> 10))                                                                          \
-	X(waker, "42 x (1 synchronous + 2 waker in the other domain)", (in->waker & 3) * 42)
+	X(waker, "42 x (1 synchronous + 2 waker in the other domain)", (in->waker & 3) * 42)                           \
+	X(task_want, "how long the task runs before it sleeps, log2 of 1.024 us, eighths",                             \
+	  rl_log8(in->task_want_ns >> 10))                                                                             \
+	X(turn, "how long the turn has lasted at TURN, 0 elsewhere, log2 of 16.4 us, eighths",                         \
+	  rl_log8(in->turn_ns >> 14))
 
 enum rl_feature {
 #define RL_FEATURE_ENUM(name, desc, expr) RL_F_##name,

@@ -23,7 +23,7 @@ enum rl_limits {
 	/* A decision compares the home domain with the best of at most this many others, nearest first. */
 	RL_MAX_CANDIDATES = 8,
 
-	RL_FEATURES = 16,
+	RL_FEATURES = 18,
 	/* Features are unsigned and at most this, so that the packed forward pass cannot carry between lanes. */
 	RL_FEATURE_MAX = 127,
 	/* One hidden layer: RL_GROUPS machine words of RL_LANES neurons each. */
@@ -48,7 +48,7 @@ enum rl_limits {
 	RL_PROB_BITS = 16,
 	RL_PROB_ONE = 1 << RL_PROB_BITS,
 
-	RL_EVENT_VERSION = 1,
+	RL_EVENT_VERSION = 2,
 };
 
 /* The state of a published policy, in its slot, so that mode and weights can only change together. */
@@ -68,18 +68,23 @@ enum rl_point {
 	RL_POINT_WAKE = 0,
 	/* A CPU looks at another domain's waiting task: leave it there or take it? */
 	RL_POINT_PULL = 1,
-	RL_NR_POINTS = 2,
+	/* A tick, while others wait: does the turn of the task that runs end, or go on? So slices are chosen in ticks. */
+	RL_POINT_TURN = 2,
+	RL_NR_POINTS = 3,
 };
 
 enum rl_action {
 	RL_STAY = 0,
 	RL_MIGRATE = 1,
+	/* at TURN */
+	RL_END_TURN = 0,
+	RL_GO_ON = 1,
 };
 
 /* The nearest level of the machine that two domains share. */
 enum rl_distance {
-	RL_DIST_SMT = 0,  /* one core (only with explicit masks) */
-	RL_DIST_LLC = 1,  /* one last-level cache (L2 or virtual domains) */
+	RL_DIST_SMT = 0, /* one core (only with explicit masks) */
+	RL_DIST_LLC = 1, /* one last-level cache (L2 or virtual domains) */
 	RL_DIST_NODE = 2, /* one NUMA node: the LLC changes */
 	RL_DIST_NUMA = 3, /* nothing: the NUMA node changes */
 	RL_NR_DISTANCES = 4,
@@ -87,53 +92,54 @@ enum rl_distance {
 
 /* Why an event is what it is. Any RL_CENSORED bit: the outcome is not a reward. */
 enum rl_event_flags {
-	RL_EV_CENSOR_EXIT = 1 << 0,     /* the task exited or left the scheduler before it ran */
+	RL_EV_CENSOR_EXIT = 1 << 0, /* the task exited or left the scheduler before it ran */
 	RL_EV_CENSOR_AFFINITY = 1 << 1, /* its affinity changed while it waited */
-	RL_EV_CENSOR_HORIZON = 1 << 2,  /* it waited longer than the horizon */
+	RL_EV_CENSOR_HORIZON = 1 << 2, /* it waited longer than the horizon */
 	RL_EV_CENSOR_DEQUEUED = 1 << 3, /* it was dequeued for another reason before it ran */
 	RL_EV_CENSORED = 0xf,
-	RL_EV_BLOCKED = 1 << 4,         /* the service period ended as the task left the queue (it slept, mostly) */
-	RL_EV_REDECIDED = 1 << 5,       /* a later PULL decision, or the bound, had a say before it ran */
+	RL_EV_BLOCKED = 1 << 4, /* the service period ended as the task left the queue (it slept, mostly) */
+	RL_EV_REDECIDED = 1 << 5, /* a later PULL decision, or the bound, had a say before it ran */
 };
 
 /*
  * One sampled decision with its outcome. Emitted when the service period after the decision has ended, or when the
- * outcome is censored. 96 bytes, no padding.
+ * outcome is censored. At TURN the task runs already: there is no wait, and the period is the rest of its turn. 96 bytes,
+ * no padding.
  */
 struct rl_event {
-	u64 decided_at_ns;    /* scx_bpf_now() at the decision */
-	u64 generation;       /* of the weights that decided */
-	u64 wait_ns;          /* decision -> the task runs (or is censored) */
-	u64 service_ns;       /* the first period on CPU after that */
-	u64 usual_service_ns; /* the task's running mean of such periods, before the decision */
+	u64 decided_at_ns; /* scx_bpf_now() at the decision */
+	u64 generation; /* of the weights that decided */
+	u64 wait_ns; /* decision -> the task runs (or is censored) */
+	u64 service_ns; /* the first period on CPU after that */
+	u64 usual_service_ns; /* the task's running mean of such periods; at TURN, what a burst takes in the domain */
 	u64 waited_before_ns; /* how long it had been queued when the decision was taken (PULL) */
-	s32 logit_q8;         /* network output, 1/256; 0 where the mode does not use the network */
-	u32 p_migrate_q16;    /* the integer that the sampler compared with, of RL_PROB_ONE */
+	s32 logit_q8; /* network output, 1/256; 0 where the mode does not use the network */
+	u32 p_migrate_q16; /* of action 1: the integer that the sampler compared with, of RL_PROB_ONE */
 	u32 tid;
 	u16 home_dom;
 	u16 other_dom;
 	u16 ran_dom; /* where it ran in the end */
-	u8 version;  /* RL_EVENT_VERSION */
-	u8 point;    /* enum rl_point */
-	u8 action;   /* enum rl_action */
+	u8 version; /* RL_EVENT_VERSION */
+	u8 point; /* enum rl_point */
+	u8 action; /* enum rl_action */
 	u8 distance; /* enum rl_distance */
-	u8 mode;     /* enum rl_mode */
+	u8 mode; /* enum rl_mode */
 	u8 sample_shift; /* this decision was logged with probability 2^-sample_shift */
-	u32 flags;       /* enum rl_event_flags */
+	u32 flags; /* enum rl_event_flags */
 	u8 features[RL_FEATURES];
-	u8 reserved[4];
+	u8 reserved[2];
 };
 
 /*
- * The network, quantised and packed: 16 features -> 12 ReLU -> 1 logit.
+ * The network, quantised and packed: 18 features -> 12 ReLU -> 1 logit.
  * Word w1[g][f] holds the weights of feature f for the neurons 3g, 3g+1, 3g+2 in lanes of 21 bits, each weight plus
- * RL_WEIGHT_OFFSET. A lane of sum(x * w) is at most 16 * 127 * 255 < 2^19, so one multiplication serves three neurons.
+ * RL_WEIGHT_OFFSET. A lane of sum(x * w) is at most 18 * 127 * 255 < 2^20, so one multiplication serves three neurons.
  */
 struct rl_weights {
 	u64 w1[RL_GROUPS][RL_FEATURES];
 	s32 b1[RL_HIDDEN]; /* 1 / 2^(FEATURE_BITS + WEIGHT_BITS) */
 	s32 w2[RL_HIDDEN]; /* 1 / 2^WEIGHT_BITS, within +-RL_WEIGHT_MAX */
-	s64 b2;            /* 1 / 2^(FEATURE_BITS + 2 * WEIGHT_BITS) */
+	s64 b2; /* 1 / 2^(FEATURE_BITS + 2 * WEIGHT_BITS) */
 };
 
 /*
@@ -141,12 +147,12 @@ struct rl_weights {
  * shorter by a margin, and the task that waits longest at home waits long enough.
  */
 struct rl_rule {
-	u8 margin;      /* by this, in 16ths of a task per CPU */
+	u8 margin; /* by this, in 16ths of a task per CPU */
 	u8 numa_margin; /* by this, if the NUMA node changes */
-	u8 hot_margin;  /* by this, if the task is hot: it left its CPU less than hot_since ago */
-	u8 hot_since;   /* as feature since_ran; 0: no task is hot */
-	u8 idle_gain;   /* an idle CPU there, and none at home, counts as a queue shorter by this */
-	u8 head_age;    /* as feature home_head_age: the least age, unless a CPU is idle there */
+	u8 hot_margin; /* by this, if the task is hot: it left its CPU less than hot_since ago */
+	u8 hot_since; /* as feature since_ran; 0: no task is hot */
+	u8 idle_gain; /* an idle CPU there, and none at home, counts as a queue shorter by this */
+	u8 head_age; /* as feature home_head_age: the least age, unless a CPU is idle there */
 	u8 reserved[2];
 };
 
@@ -157,8 +163,8 @@ struct rl_rule {
 struct rl_slot {
 	u64 seq;
 	u64 generation;
-	u32 mode;            /* enum rl_mode */
-	u32 floor_q16;       /* both actions keep at least this probability in RL_MODE_LEARN */
+	u32 mode; /* enum rl_mode */
+	u32 floor_q16; /* both actions keep at least this probability in RL_MODE_LEARN */
 	struct rl_rule rule;
 	struct rl_weights weights;
 };
@@ -202,6 +208,8 @@ enum rl_without {
 	X(pull_decisions, "PULL decisions: a CPU looked at a task that waits in another domain")                       \
 	X(wake_migrated, "WAKE decisions that chose to migrate")                                                       \
 	X(pull_migrated, "PULL decisions that chose to migrate")                                                       \
+	X(turn_decisions, "TURN decisions: a tick while others wait, and the policy chooses slices")                   \
+	X(turns_ended, "TURN decisions that ended the task's turn")                                                    \
 	X(events_sampled, "decisions picked for logging")                                                              \
 	X(events_emitted, "events written to the ring buffer")                                                         \
 	X(events_dropped, "events lost because the ring buffer was full")                                              \

@@ -13,9 +13,10 @@
  * - The bound on waiting does not depend on the policy: see rl_balance_wake(), rl_balance_pull(), and rl_tick().
  *
  * Reading order: intf.h, features.h, policy.h, slots.h, state.bpf.h, order.bpf.h, place.bpf.h, event.bpf.h,
- * balance.bpf.h, setup.bpf.h, this file.
+ * balance.bpf.h, turn.bpf.h, setup.bpf.h, this file.
  */
 #include "balance.bpf.h"
+#include "turn.bpf.h"
 #include "place.bpf.h"
 #include "setup.bpf.h"
 
@@ -211,6 +212,7 @@ __noinline int rl_go_on(struct task_struct *prev __arg_trusted, bool alone)
 		tctx->yielded = false;
 		tctx->slice_used_ns = 0;
 		charge(tctx, prev->scx.weight, now);
+		event_turn_over(tctx, now, false);
 		if (alone)
 			rl_alone(tctx);
 		grant(prev, tctx, cctx, now);
@@ -384,7 +386,7 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 		tctx->woke_at_ns = 0;
 	}
 
-	event_stopped(tctx, used, !runnable);
+	event_stopped(tctx, used, now, !runnable);
 	if (tctx->moved && tctx->run_avg_ns)
 		note_move(tctx, (s64)(used - tctx->run_avg_ns));
 	else
@@ -395,8 +397,10 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 	tctx->queued_at_ns = runnable ? now : 0;
 
 	dom = lookup_domain(tctx->ran_dom);
-	if (dom)
+	if (dom) {
 		dom->run_avg_ns = mean8(dom->run_avg_ns, used);
+		note_stop(dom, used, !runnable);
+	}
 }
 
 void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
@@ -429,18 +433,22 @@ void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 	s32 cpu = scx_bpf_task_cpu(curr);
 	u32 id = domain_of(cpu), waiting = waiting16(cpu, id);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
-	u64 now = scx_bpf_now(), allowed;
+	u64 now = scx_bpf_now(), turn;
+	bool goes_on;
 
 	if (!cctx)
 		return;
+	turn = turn_ns(cctx, now);
 	/* who waits in the local DSQ was promised this CPU in a moment, and no other CPU can help */
 	if (nr_queued(SCX_DSQ_LOCAL_ON | cpu) || (waiting && cctx->wanted))
-		allowed = slice_min_ns;
-	else if (waiting)
-		allowed = allowed_ns(running_want_ns(cctx, now), waiting);
-	else
+		goes_on = turn < slice_min_ns;
+	else if (!waiting)
 		return;
-	if (turn_ns(cctx, now) >= allowed)
+	else if (policy_has_turns())
+		goes_on = turn < slice_min_ns || rl_turn_goes_on(curr, cpu, id, turn, now);
+	else
+		goes_on = turn < allowed_ns(running_want_ns(cctx, now), waiting);
+	if (!goes_on)
 		scx_bpf_task_set_slice(curr, 0);
 	if (nr_queued(id) && any_idle())
 		rl_rescue(id, now);

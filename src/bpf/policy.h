@@ -17,6 +17,13 @@ static inline s64 rl_relu(s64 h)
 	return h & mask;
 }
 
+/* One addition after the other. clang would make trees of them, for which BPF's ten registers and small stack are too few. */
+#define rl_add(sum, value)                                                                                             \
+	do {                                                                                                           \
+		(sum) += (value);                                                                                      \
+		asm volatile("" : "+r"(sum));                                                                          \
+	} while (0)
+
 /*
  * Network output for features f, in units of 1 / 2^(FEATURE_BITS + 2 * WEIGHT_BITS).
  *
@@ -32,18 +39,16 @@ static inline s64 rl_forward(const struct rl_weights *w, const u8 *f)
 
 #pragma unroll
 	for (i = 0; i < RL_FEATURES; i++)
-		offset += f[i];
+		rl_add(offset, f[i]);
 	offset *= RL_WEIGHT_OFFSET;
 
 #pragma unroll
 	for (g = 0; g < RL_GROUPS; g++) {
 		u64 acc = 0;
 
-		/* BPF has ten registers: without this clang keeps all features, and spills them to its small stack */
-		asm volatile("" ::: "memory");
 #pragma unroll
 		for (i = 0; i < RL_FEATURES; i++)
-			acc += f[i] * w->w1[g][i];
+			rl_add(acc, f[i] * w->w1[g][i]);
 #pragma unroll
 		for (l = 0; l < RL_LANES; l++) {
 			u32 n = g * RL_LANES + l;
@@ -85,12 +90,21 @@ static inline u32 rl_sigmoid_q16(s32 logit_q8)
 	return (u32)((p ^ sign) - sign + (sign & RL_PROB_ONE));
 }
 
-/* The fixed balancer, and the fallback. */
+/* As features: 20 ms, and 5 ms. */
+#define RL_LONG_WANT 114
+#define RL_LONG_TURN 65
+
+/*
+ * The fixed balancer, and the fallback. At TURN, who will not sleep within a slice has a quarter of one: near to allowed_ns()
+ * (order.bpf.h), which decides where no policy is asked.
+ */
 static inline u32 rl_heuristic(const struct rl_rule *rule, const u8 *f)
 {
 	u32 idle = f[RL_F_other_idle] && !f[RL_F_home_idle];
 	u32 gain = idle ? rule->idle_gain : 0, margin = rule->margin;
 
+	if (f[RL_F_turn])
+		return f[RL_F_task_want] >= RL_LONG_WANT && f[RL_F_turn] >= RL_LONG_TURN ? RL_END_TURN : RL_GO_ON;
 	if (f[RL_F_since_ran] < rule->hot_since)
 		margin = rule->hot_margin;
 	if (f[RL_F_distance] >= RL_DIST_NUMA * 42 && margin < rule->numa_margin)

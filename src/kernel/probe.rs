@@ -9,7 +9,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{OpenObject, ProgramInput, ProgramMut};
 
 use super::slots::Publisher;
-use crate::policy::{rl_policy, rl_probe_args, rl_probe_batch, rl_weights};
+use crate::policy::{RL_FEATURES, RL_HIDDEN, rl_policy, rl_probe_args, rl_probe_batch, rl_weights};
 
 #[allow(clippy::all, missing_docs, non_camel_case_types, dead_code)]
 mod skel {
@@ -66,7 +66,11 @@ impl<'a> Probe<'a> {
     }
 
     /// Give the naive loop the same network.
-    pub fn set_naive(&mut self, w1: &[[i8; 16]; 12], weights: &rl_weights) -> Result<()> {
+    pub fn set_naive(
+        &mut self,
+        w1: &[[i8; RL_FEATURES as usize]; RL_HIDDEN as usize],
+        weights: &rl_weights,
+    ) -> Result<()> {
         let data = self.skel.maps.data_naive_data.as_mut().ok_or_else(|| anyhow!("naive weights are not mapped"))?;
         data.naive_w1 = *w1;
         data.naive_b1 = weights.b1;

@@ -73,6 +73,8 @@ pub struct SchedulerConfig {
     pub slice_ns: u64,
     /// And for at least this long, however many wait, ns.
     pub slice_min_ns: u64,
+    /// The policy chooses how long turns last, too, where it is not the fixed rule.
+    pub learn_slices: bool,
     /// Mechanisms that are switched off, bits `RL_WITHOUT_*` of intf.h.
     pub without: u32,
     /// No task waits longer than this because the policy said so, ns.
@@ -90,6 +92,7 @@ impl SchedulerConfig {
     pub const DEFAULT: Self = Self {
         slice_ns: 20_000_000,
         slice_min_ns: 2_000_000,
+        learn_slices: false,
         without: 0,
         wait_bound_ns: 20_000_000,
         migration_limits: MigrationLimits([0; RL_NR_DISTANCES as usize]),
@@ -190,6 +193,7 @@ impl<'a> Scheduler<'a> {
         rodata.smt_enabled = domains.smt;
         rodata.slice_ns = config.slice_ns;
         rodata.slice_min_ns = config.slice_min_ns;
+        rodata.learn_slices = config.learn_slices;
         rodata.without = config.without;
         rodata.wait_bound_ns = config.wait_bound_ns;
         rodata.migration_ns = config.migration_limits.interval_ns();

@@ -20,6 +20,7 @@ use super::regime::Regime;
 use super::trial::{self, Score, Setting};
 use crate::agent::guard::Limits;
 use crate::agent::{Hyper, Origin};
+use crate::kernel::SchedulerConfig;
 use crate::lab::statistics::{Estimate, geometric_mean, ratio_estimate};
 use crate::process::print;
 
@@ -86,6 +87,10 @@ pub struct Machine {
     #[arg(long)]
     guard: bool,
 
+    /// Learned policies choose how long turns last, too.
+    #[arg(long)]
+    slices: bool,
+
     /// Hyper-parameters of agents that begin from scratch, as JSON; what is absent has its default.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     hyper: String,
@@ -112,6 +117,7 @@ impl Machine {
             events_per_s: self.events_per_sec,
             explore_floor: self.explore_floor,
             hyper: Hyper::from_json(&self.hyper)?,
+            scheduler: SchedulerConfig { learn_slices: self.slices, ..SchedulerConfig::DEFAULT },
             guard: self.guard.then(Limits::default),
         })
     }
@@ -266,7 +272,7 @@ fn simulate(args: &RunArgs) -> Result<()> {
         if i % parts.max(1) != part {
             continue;
         }
-        let score = trial::run(&setting, regime, contender, seed)
+        let score = trial::run(&setting, &regime.workload(setting.shape.cpus), contender, seed)
             .with_context(|| format!("{} under {}", contender.name, regime.name()))?;
         let cell = Cell { regime: regime.name(), contender: contender.name.clone(), seed, score };
         writeln!(out, "{}", serde_json::to_string(&cell)?).with_context(cannot_write)?;
@@ -333,7 +339,7 @@ fn train(args: &TrainArgs) -> Result<()> {
         for (i, regime) in order.iter().enumerate() {
             // Others than those of `run`, which count from 1.
             let seed = u64::MAX - (args.seed * 1000 + round * 100 + i as u64);
-            trial::train(&setting, regime, &mut agent, seed, setting.measure_ns)
+            trial::train(&setting, &regime.workload(setting.shape.cpus), &mut agent, seed, setting.measure_ns)
                 .with_context(|| format!("while learning under {}", regime.name()))?;
             let m = agent.metrics();
             log::info!(

@@ -95,6 +95,8 @@ fn adapt(args: &AdaptArgs) -> Result<Report> {
     let setting = args.machine.setting()?;
     let regime = one(&args.regime)?;
     let before = args.before.as_deref().map(one).transpose()?;
+    let workload = regime.workload(setting.shape.cpus);
+    let before = before.map(|before| before.workload(setting.shape.cpus));
     let learner: Contender = format!("learner={}", args.start).parse()?;
     ensure!(
         matches!(learner.kind, Kind::Learn(_)),
@@ -106,7 +108,7 @@ fn adapt(args: &AdaptArgs) -> Result<Report> {
     let rule = format!("{:?}", Balancer::Heuristic).to_lowercase();
     let (mut best, mut of_rule): (Option<(String, Vec<f64>)>, Vec<f64>) = (None, Vec::new());
     for contender in Contender::all_fixed()? {
-        let response = |seed| trial::run(&setting, &regime, &contender, seed).map(|score| score.response_mean_us);
+        let response = |seed| trial::run(&setting, &workload, &contender, seed).map(|score| score.response_mean_us);
         let responses = (1..=args.seeds).map(response).collect::<Result<Vec<f64>>>()?;
         if best.as_ref().is_none_or(|(_, least)| responses.iter().sum::<f64>() < least.iter().sum::<f64>()) {
             best = Some((contender.name.clone(), responses.clone()));
@@ -120,7 +122,7 @@ fn adapt(args: &AdaptArgs) -> Result<Report> {
     let window_ns = setting.measure_ns / args.windows;
     ensure!(window_ns > 0, "--seconds is too short for {} windows", args.windows);
     let curves = (1..=args.seeds)
-        .map(|seed| trial::curve(&setting, before.as_ref(), &regime, &learner, seed, args.windows, window_ns))
+        .map(|seed| trial::curve(&setting, before.as_ref(), &workload, &learner, seed, args.windows, window_ns))
         .collect::<Result<Vec<Vec<Score>>>>()?;
     let mut points: Vec<Point> = Vec::new();
     for window in 0..args.windows as usize {

@@ -225,6 +225,7 @@ struct Config {
     without: u32,
     smt_enabled: u32,
     sample_shift: u32,
+    learn_slices: u32,
     rival: u32,
     dear_rule: rl_rule,
     cpu_domain: *const u16,
@@ -232,7 +233,7 @@ struct Config {
     domain_neighbours: *const u16,
 }
 
-const _: () = assert!(size_of::<Config>() == 120);
+const _: () = assert!(size_of::<Config>() == 128);
 
 type Task = *const TaskStruct;
 
@@ -324,6 +325,7 @@ impl Scheduler {
             without: config.without,
             smt_enabled: u32::from(domains.smt),
             sample_shift: 0,
+            learn_slices: u32::from(config.learn_slices),
             rival: rival.number(),
             dear_rule: rival.dear_rule(),
             cpu_domain: cpu_domain.as_ptr(),

@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::policy::{RL_EV_CENSORED, RL_MIGRATE, RL_POINT_PULL, rl_event};
+use crate::policy::{RL_EV_CENSORED, RL_MIGRATE, RL_POINT_PULL, RL_POINT_TURN, rl_event};
 
 /// Numbers of processes with decisions begin here; those below are last-level caches.
 const DECISIONS: usize = 1000;
@@ -62,8 +62,15 @@ impl Trace {
 
     /// A decision, with what came of it.
     pub fn decision(&mut self, event: &rl_event) {
-        let action = if u32::from(event.action) == RL_MIGRATE { "migrate" } else { "stay" };
-        let point = if u32::from(event.point) == RL_POINT_PULL { "pull" } else { "wake" };
+        let chosen = u32::from(event.action) == RL_MIGRATE;
+        let (point, action) = match (u32::from(event.point), chosen) {
+            (RL_POINT_PULL, true) => ("pull", "migrate"),
+            (RL_POINT_PULL, false) => ("pull", "stay"),
+            (RL_POINT_TURN, true) => ("turn", "go on"),
+            (RL_POINT_TURN, false) => ("turn", "end"),
+            (_, true) => ("wake", "migrate"),
+            (_, false) => ("wake", "stay"),
+        };
         let details = json!({
             "other": event.other_dom,
             "ran": event.ran_dom,
@@ -74,8 +81,10 @@ impl Trace {
             "features": event.features,
         });
         let pid = DECISIONS + usize::from(event.home_dom);
+        // At TURN the task runs already.
+        let lasted_ns = if point == "turn" { event.service_ns } else { event.wait_ns };
         let name = format!("{point}: {action}");
-        self.event(&slice(&name, pid, event.tid as usize, event.decided_at_ns, event.wait_ns, details));
+        self.event(&slice(&name, pid, event.tid as usize, event.decided_at_ns, lasted_ns, details));
     }
 
     /// The end of the trace.

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::contender::{Contender, Kind, Start};
 use super::machine::Shape;
-use super::regime::Regime;
 use super::report::{Totals, decisions, share};
 use super::workload::Workload;
 use super::wreck::Wreck;
@@ -16,6 +15,7 @@ use super::{Sim, SimConfig};
 use crate::agent::guard::{Guard, Limits};
 use crate::agent::publishing::Publishing;
 use crate::agent::{Agent, Environment, Hyper};
+use crate::kernel::SchedulerConfig;
 use crate::kernel::slots::Publication;
 use crate::learning::guard_counts;
 use crate::policy::{probability_q16, rl_event};
@@ -42,8 +42,17 @@ pub struct Setting {
     pub explore_floor: f64,
     /// How agents that begin from scratch learn.
     pub hyper: Hyper,
+    /// The scheduler's settings.
+    pub scheduler: SchedulerConfig,
     /// What guards them, if anything.
     pub guard: Option<Limits>,
+}
+
+impl Setting {
+    /// The machine of a trial.
+    fn config(&self, seed: u64) -> SimConfig {
+        SimConfig { scheduler: self.scheduler.clone(), ..SimConfig::new(self.shape, seed) }
+    }
 }
 
 /// What came of a trial.
@@ -96,7 +105,13 @@ impl<'a> Pupil<'a> {
     fn new(agent: &'a mut Agent, setting: &Setting, seed: u64) -> Result<Self> {
         let floor_q16 = probability_q16(setting.explore_floor);
         let guard = setting.guard.clone().map(|limits| Guard::new(limits, seed, 0));
-        let publishing = Publishing::new(agent, floor_q16, guard, &mut ChaCha8Rng::seed_from_u64(seed))?;
+        let publishing = Publishing::new(
+            agent,
+            floor_q16,
+            guard,
+            setting.scheduler.learn_slices,
+            &mut ChaCha8Rng::seed_from_u64(seed),
+        )?;
         let events_per_s = setting.events_per_s;
         Ok(Self {
             agent,
@@ -149,15 +164,15 @@ impl<'a> Pupil<'a> {
     }
 }
 
-/// Run a contender under a regime.
+/// Run a contender under a load.
 ///
 /// # Errors
 /// The simulation fails; its seed is in the error.
-pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64) -> Result<Score> {
+pub fn run(setting: &Setting, workload: &Workload, contender: &Contender, seed: u64) -> Result<Score> {
     match &contender.kind {
         Kind::Fixed(publication, rival) => {
-            let config = SimConfig { rival: *rival, ..SimConfig::new(setting.shape, seed) };
-            let mut sim = Sim::new(&config, regime.workload(setting.shape.cpus), publication)?;
+            let config = SimConfig { rival: *rival, ..setting.config(seed) };
+            let mut sim = Sim::new(&config, workload.clone(), publication)?;
             // Nobody learns from what would be logged.
             sim.scheduler_mut().set_sample_shift(16);
             sim.run_for(setting.warm_up_ns)?;
@@ -165,16 +180,16 @@ pub fn run(setting: &Setting, regime: &Regime, contender: &Contender, seed: u64)
             sim.run_for(setting.measure_ns)?;
             Ok(before.score(&mut sim, None))
         }
-        Kind::Learn(start) => learn(setting, regime, start, None, seed),
-        Kind::Wreck(wreck) => learn(setting, regime, &Start::Rule, Some(*wreck), seed),
+        Kind::Learn(start) => learn(setting, workload, start, None, seed),
+        Kind::Wreck(wreck) => learn(setting, workload, &Start::Rule, Some(*wreck), seed),
     }
 }
 
-fn learn(setting: &Setting, regime: &Regime, start: &Start, wreck: Option<Wreck>, seed: u64) -> Result<Score> {
+fn learn(setting: &Setting, workload: &Workload, start: &Start, wreck: Option<Wreck>, seed: u64) -> Result<Score> {
     let hyper = wreck.map_or(setting.hyper.clone(), |wreck| wreck.hyper(&setting.hyper));
     let mut agent = start.agent(&hyper, seed)?;
     let mut pupil = Pupil::new(&mut agent, setting, seed)?;
-    let mut sim = pupil.begin(&SimConfig::new(setting.shape, seed), regime.workload(setting.shape.cpus))?;
+    let mut sim = pupil.begin(&setting.config(seed), workload.clone())?;
     pupil.learn_for(&mut sim, setting.warm_up_ns)?;
     let before = Reading::of(&mut sim);
     pupil.wreck = wreck;
@@ -185,26 +200,26 @@ fn learn(setting: &Setting, regime: &Regime, start: &Start, wreck: Option<Wreck>
     Ok(before.score(&mut sim, Some(&pupil)))
 }
 
-/// Let an agent learn under a regime, from where it is.
+/// Let an agent learn under a load, from where it is.
 ///
 /// # Errors
 /// The simulation fails.
-pub fn train(setting: &Setting, regime: &Regime, agent: &mut Agent, seed: u64, ns: u64) -> Result<()> {
-    let config = SimConfig::new(setting.shape, seed);
+pub fn train(setting: &Setting, workload: &Workload, agent: &mut Agent, seed: u64, ns: u64) -> Result<()> {
+    let config = setting.config(seed);
     let mut pupil = Pupil::new(agent, setting, seed)?;
-    let mut sim = pupil.begin(&config, regime.workload(setting.shape.cpus))?;
+    let mut sim = pupil.begin(&config, workload.clone())?;
     pupil.learn_for(&mut sim, ns)
 }
 
-/// The score of a learner in each of `windows` windows of a regime. It comes from `before`, where it learned during the
+/// The score of a learner in each of `windows` windows of a load. It comes from `before`, where it learned during the
 /// warm-up, or from nowhere.
 ///
 /// # Errors
 /// The contender does not learn, or the simulation fails.
 pub fn curve(
     setting: &Setting,
-    before: Option<&Regime>,
-    regime: &Regime,
+    before: Option<&Workload>,
+    workload: &Workload,
     contender: &Contender,
     seed: u64,
     windows: u64,
@@ -216,7 +231,7 @@ pub fn curve(
         train(setting, before, &mut agent, seed, setting.warm_up_ns)?;
     }
     let mut pupil = Pupil::new(&mut agent, setting, seed)?;
-    let mut sim = pupil.begin(&SimConfig::new(setting.shape, seed), regime.workload(setting.shape.cpus))?;
+    let mut sim = pupil.begin(&setting.config(seed), workload.clone())?;
     (0..windows)
         .map(|_| {
             let before = Reading::of(&mut sim);
@@ -265,7 +280,10 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
+    use super::super::regime::Regime;
+    use super::super::workload::{Distribution, Role, TaskSpec};
     use super::*;
+    use crate::policy::RL_WITHOUT_depth;
 
     fn setting(guard: bool, measure_s: u64) -> Setting {
         Setting {
@@ -275,13 +293,14 @@ mod tests {
             events_per_s: 10_000.0,
             explore_floor: 0.001,
             hyper: Hyper::default(),
+            scheduler: SchedulerConfig::DEFAULT,
             guard: guard.then(Limits::default),
         }
     }
 
     fn score(setting: &Setting, regime: &str, contender: &str) -> Score {
-        let regime = Regime::named(&[regime.to_string()]).unwrap()[0];
-        run(setting, &regime, &contender.parse().unwrap(), 3).unwrap()
+        let workload = Regime::of_name(regime).unwrap().workload(setting.shape.cpus);
+        run(setting, &workload, &contender.parse().unwrap(), 3).unwrap()
     }
 
     #[test]
@@ -311,5 +330,45 @@ mod tests {
         println!("learned {learned:?}\nrule {rule:?}");
         assert!(learned.moved_share < rule.moved_share * 0.7, "{} of {}", learned.moved_share, rule.moved_share);
         assert!(learned.response_mean_us < rule.response_mean_us * 0.9);
+    }
+
+    /// Bursts of 10 ms, more than the CPUs can do; with tasks beside them that never sleep, or without.
+    fn bursts(hogs: usize) -> Workload {
+        let mut workload = Workload::default();
+        let role = Role::Batch { run_ns: 10_000_000, sleep_ns: 20_000_000 };
+        let spec = TaskSpec { name: "burst".into(), work: Distribution::Fixed, role, ..TaskSpec::default() };
+        workload.add(32, &spec);
+        workload.hogs(hogs, 100, 0);
+        workload
+    }
+
+    #[test]
+    fn learned_slices_are_long_for_bursts_and_short_for_hogs() {
+        let of = |slice_ms: u64, contender: &str, hogs| {
+            let learns = slice_ms == 0;
+            let fixed = SchedulerConfig { slice_ns: slice_ms * 1_000_000, ..SchedulerConfig::DEFAULT };
+            let scheduler = if learns {
+                SchedulerConfig { learn_slices: true, ..SchedulerConfig::DEFAULT }
+            } else {
+                SchedulerConfig { without: RL_WITHOUT_depth, ..fixed }
+            };
+            let setting = Setting { scheduler, ..setting(false, 20) };
+            // From random numbers it takes some hundred updates.
+            let warm_up_ns = if contender == "a=learn" { 200_000_000_000 } else { 20_000_000_000 };
+            let score = run(&Setting { warm_up_ns, ..setting }, &bursts(hogs), &contender.parse().unwrap(), 3).unwrap();
+            println!("{hogs} hogs, slice {slice_ms} ms, {contender}: {score:?}");
+            score
+        };
+        let rule = "a=rule:margin=1";
+        let (alone_4, alone_20) = (of(4, rule, 0), of(20, rule, 0));
+        let (beside_4, beside_20) = (of(4, rule, 16), of(20, rule, 16));
+        assert!(alone_20.bursts_per_s > alone_4.bursts_per_s, "long slices are better alone");
+        assert!(beside_20.response_p99_us > beside_4.response_p99_us * 1.05, "short ones are, beside hogs, at p99");
+        for start in ["a=learn:rule", "a=learn"] {
+            let (alone, beside) = (of(0, start, 0), of(0, start, 16));
+            assert!(alone.bursts_per_s > alone_20.bursts_per_s * 0.99, "{start}");
+            assert!(beside.bursts_per_s > beside_20.bursts_per_s * 0.99, "{start}");
+            assert!(beside.response_p99_us < beside_4.response_p99_us * 1.02, "{start}");
+        }
     }
 }

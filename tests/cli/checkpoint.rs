@@ -100,7 +100,7 @@ fn bad_files(good: &[u8]) -> Vec<(&'static str, Vec<u8>, &'static [&'static str]
         ("another format", set(good, "format_version", "2"), &["checkpoint format \"2\"", "reads \"1\""]),
         ("another schema", set(good, "feature_schema", "0123"), schema),
         ("other features", set(good, "features", "a,b"), &["feature list", "\"a,b\"", "home_queued"]),
-        ("another network", set(good, "network", "8-4-1"), &["network shape", "\"8-4-1\"", "16-12-1"]),
+        ("another network", set(good, "network", "8-4-1"), &["network shape", "\"8-4-1\"", "18-12-1"]),
         (
             "a tensor of another shape",
             edited(good, |p| p.tensors.get_mut("actor.b1").unwrap().1 = vec![3, 4]),
@@ -168,7 +168,7 @@ fn a_good_checkpoint_is_shown() {
     let checkpoint = learn(5, 2600).checkpoint;
     let path = folder.with("good.safetensors", &checkpoint.to_bytes().unwrap());
     let text = scx_rl(&["checkpoint", "show", &path]);
-    text.succeeds(&["written by", "6.18.15-test", "llc 0-3/4-7", "16-12-1", "home_queued", "publishable yes"]);
+    text.succeeds(&["written by", "6.18.15-test", "llc 0-3/4-7", "18-12-1", "home_queued", "publishable yes"]);
     assert_eq!(text.stdout, checkpoint.describe());
     assert!(text.stderr.is_empty(), "{text:?}");
     let json = scx_rl(&["checkpoint", "show", &path, "--json"]);
@@ -178,7 +178,7 @@ fn a_good_checkpoint_is_shown() {
     assert_eq!(json["seed"], 5);
     assert_eq!(json["updates"], checkpoint.updates);
     assert!(checkpoint.updates > 0 && json["updates"].is_u64());
-    assert_eq!(json["features"].as_array().map(Vec::len), Some(16));
+    assert_eq!(json["features"].as_array().map(Vec::len), Some(18));
     assert_eq!(json["counters"]["accepted"], 2600);
     assert_eq!(json["publishable"], serde_json::json!({ "Ok": null }));
 }
@@ -190,5 +190,5 @@ fn a_saturated_network_is_shown_as_not_publishable() {
     checkpoint.parameters.actor.w1.fill(100.0);
     checkpoint.weights = quantise::quantise(&checkpoint.parameters.actor).unwrap().weights;
     let path = folder.with("saturated.safetensors", &checkpoint.to_bytes().unwrap());
-    scx_rl(&["checkpoint", "show", &path]).succeeds(&["publishable no: 192 of 217 weights", "learning has diverged"]);
+    scx_rl(&["checkpoint", "show", &path]).succeeds(&["publishable no: 216 of 241 weights", "learning has diverged"]);
 }

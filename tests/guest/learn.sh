@@ -4,7 +4,7 @@
 
 load_start 120
 start learn --learn --seed 3 --agent-nice 0 --checkpoint-dir "$W/ck" --checkpoint-every 9 --record "$W/events.rec" \
-	--summary "$W/learn.json" --stats 2 --domains llc
+	--summary "$W/learn.json" --stats 2 --domains llc --slices
 check ops-name file_says $S/root/ops '^rl_'
 check domains-said file_says "$W/learn.log" '2 domain(s) by llc: 0-1 | 2-3'
 
@@ -34,11 +34,12 @@ stop
 check exit-code [ "$code" -eq 0 ]
 check disabled-after state_is disabled
 check summary file_says "$W/learn.json" '"weights_as_published": true'
+check slices-chosen file_says "$W/learn.json" '"turn_decisions": [1-9]'
 "$X" checkpoint show "$W/ck/latest.safetensors" >"$W/show.log" 2>&1
 check checkpoint-show [ $? -eq 0 ]
 
 # frozen on what was learned
-start frozen --frozen "$W/ck/latest.safetensors" --summary "$W/frozen.json" --agent-nice 0
+start frozen --frozen "$W/ck/latest.safetensors" --summary "$W/frozen.json" --agent-nice 0 --slices
 sleep 4
 stop
 check frozen-exit-code [ "$code" -eq 0 ]

@@ -17,7 +17,7 @@ use crate::policy::{
 /// The probability that the imitator should give to the rule's action.
 const CONFIDENCE: f32 = 0.98;
 /// Gradient steps.
-const STEPS: usize = 3000;
+const STEPS: usize = 10_000;
 /// Situations for each.
 const ROWS: usize = 128;
 /// Adam's step at the beginning; it falls linearly to a tenth of it, where the quantisation is finer than the steps.
@@ -29,6 +29,11 @@ fn teaches(rule: &rl_rule, features: &Features) -> bool {
     host::act(&slot, features, 0).action == RL_MIGRATE
 }
 
+/// A quarter of them are ticks.
+fn any_situation(row: usize, rng: &mut ChaCha8Rng) -> Features {
+    if row.is_multiple_of(4) { turn_situation(rng) } else { situation(rng) }
+}
+
 /// An actor that imitates the rule, from the one given.
 fn imitate(actor: &Layers, rule: &rl_rule, rng: &mut ChaCha8Rng) -> Result<Layers> {
     let mlp = Mlp::new(actor)?;
@@ -37,7 +42,7 @@ fn imitate(actor: &Layers, rule: &rl_rule, rng: &mut ChaCha8Rng) -> Result<Layer
     for step in 0..STEPS {
         let done = step as f64 / STEPS as f64;
         adam.set_learning_rate(LEARNING_RATE * (1.0 - 0.9 * done));
-        let rows: Vec<Features> = (0..ROWS).map(|_| situation(rng)).collect();
+        let rows: Vec<Features> = (0..ROWS).map(|row| any_situation(row, rng)).collect();
         let sign: Vec<f32> = rows.iter().map(|f| if teaches(rule, f) { 1.0 } else { -1.0 }).collect();
         let inputs: Vec<[f32; FEATURES]> =
             rows.iter().map(|f| f.map(|v| f32::from(v) / (1 << RL_FEATURE_BITS) as f32)).collect();
@@ -68,15 +73,15 @@ fn an_imitator_decides_as_the_rule_does() {
         rl_slot { mode: RL_MODE_FROZEN, weights: quantise::check(&actor().unwrap()).unwrap(), ..Default::default() };
     let learning = rl_slot { mode: RL_MODE_LEARN, ..frozen };
     let teacher = rl_slot { mode: RL_MODE_HEURISTIC, rule, ..Default::default() };
-    let (mut same, mut right, n) = (0, 0.0, 20_000);
-    for _ in 0..n {
-        let f = situation(&mut rng);
+    let (mut same, mut right, n) = (0, 0.0, 20_000usize);
+    for row in 0..n {
+        let f = any_situation(row, &mut rng);
         let wanted = host::act(&teacher, &f, 0).action;
         same += u32::from(host::act(&frozen, &f, 0).action == wanted);
         let migrate = f64::from(host::act(&learning, &f, 0).p_migrate_q16) / f64::from(RL_PROB_ONE);
         right += if wanted == RL_MIGRATE { migrate } else { 1.0 - migrate };
     }
-    let (same, right) = (f64::from(same) / f64::from(n), right / f64::from(n));
+    let (same, right) = (f64::from(same) / n as f64, right / n as f64);
     println!("the same action in {same:.4}; probability of the rule's action {right:.4}");
     assert!(same > 0.96, "{same}");
     assert!(right > 0.92, "{right}");
@@ -88,8 +93,8 @@ fn the_method_finds_an_imitator_from_anywhere() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let found = imitate(&Parameters::random(&mut rng).actor, &rule, &mut rng).unwrap();
     let frozen = rl_slot { mode: RL_MODE_FROZEN, weights: quantise::check(&found).unwrap(), ..Default::default() };
-    let same = (0..5000).filter(|_| {
-        let f = situation(&mut rng);
+    let same = (0..5000).filter(|&row| {
+        let f = any_situation(row, &mut rng);
         (host::act(&frozen, &f, 0).action == RL_MIGRATE) == teaches(&rule, &f)
     });
     let same = same.count();

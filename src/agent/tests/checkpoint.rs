@@ -91,7 +91,7 @@ fn a_file_holds_everything() {
     assert_eq!(folder.names(), ["a.safetensors"], "no temporary file is left");
 
     let text = checkpoint.describe();
-    for part in ["6.18.15", "4 LLCs", "16-12-1", "other_idle", "updates     15", "generation  17", "publishable yes"] {
+    for part in ["6.18.15", "4 LLCs", "18-12-1", "other_idle", "updates     15", "generation  17", "publishable yes"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     let json = serde_json::to_value(checkpoint.summary()).unwrap();

@@ -12,9 +12,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::policy::host::{self, FEATURES, Features};
 use crate::policy::{
-    RL_EV_BLOCKED, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EVENT_VERSION, RL_F_other_idle, RL_MIGRATE,
-    RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_POINT_PULL, RL_PROB_ONE, RL_STAY, rl_event,
-    rl_slot,
+    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EVENT_VERSION, RL_F_other_idle, RL_F_turn,
+    RL_GO_ON, RL_MIGRATE, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_POINT_PULL,
+    RL_POINT_TURN, RL_PROB_ONE, RL_STAY, rl_event, rl_slot,
 };
 
 use super::reward::{self, CAP_NS, Normaliser, RunningMean, Verdict};
@@ -37,7 +37,9 @@ impl World {
     }
 
     fn features(&mut self) -> Features {
-        std::array::from_fn(|_| self.rng.random_range(0..128))
+        let mut f: Features = std::array::from_fn(|_| self.rng.random_range(0..128));
+        f[RL_F_turn as usize] = 0;
+        f
     }
 
     fn right(&self, f: &Features) -> u32 {
@@ -114,6 +116,19 @@ fn reward_is_wait_plus_extra_service() {
 }
 
 #[test]
+fn a_turn_is_worth_what_it_completes_in_the_time_it_takes() {
+    let turn = rl_event { point: RL_POINT_TURN as u8, usual_service_ns: 5 * MS, wait_ns: 0, ..valid_event() };
+    let outcome = |action, service_ns, flags| reward::raw_reward_ms(&rl_event { action, service_ns, flags, ..turn });
+    let (end, go_on) = (RL_END_TURN as u8, RL_GO_ON as u8);
+    assert_eq!(outcome(go_on, 3 * MS, RL_EV_BLOCKED), 2.0, "done in less than a burst usually takes");
+    assert_eq!(outcome(go_on, 16 * MS, 0), -16.0, "time that others would have had, for nothing");
+    assert_eq!(outcome(end, 0, 0), -0.1, "a switch costs something");
+    assert_eq!(outcome(go_on, u64::MAX, 0), -50.0, "winsorised");
+    let long = rl_event { usual_service_ns: u64::MAX, flags: RL_EV_BLOCKED, service_ns: 0, action: go_on, ..turn };
+    assert_eq!(reward::raw_reward_ms(&long), 50.0);
+}
+
+#[test]
 fn training_reward_is_scaled_per_decision_point_and_clipped() {
     let mut normaliser = Normaliser::default();
     // Response 3 + 1 ms, cost 4 ms: the first event is its own scale.
@@ -155,7 +170,7 @@ fn events_are_judged() {
     for bad in [
         feature,
         rl_event { version: 0, ..ok },
-        rl_event { point: 2, ..ok },
+        rl_event { point: 3, ..ok },
         rl_event { action: 2, ..ok },
         rl_event { distance: 4, ..ok },
         rl_event { mode: 4, ..ok },
@@ -229,8 +244,8 @@ fn hyper_parameters_are_validated() {
     }
     assert!(Hyper::from_json(r#"{"clop": 0.1}"#).is_err(), "unknown names are refused");
     assert_eq!(Hyper::from_json(r#"{"clip": 0.1}"#).unwrap(), Hyper { clip: 0.1, ..Default::default() });
-    assert_eq!(Hyper::default().entropy(0), 0.01);
-    assert_eq!(Hyper::default().entropy(1 << 50), 0.001);
+    let falling = Hyper { entropy_start: 0.01, entropy_end: 0.001, ..Default::default() };
+    assert_eq!((falling.entropy(0), falling.entropy(1 << 50)), (0.01, 0.001));
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn events_survive_their_bytes() {
         let bytes: [u8; EVENT_BYTES] = std::array::from_fn(|_| rng.random());
         assert_eq!(event_to_bytes(&event_from_bytes(&bytes)), bytes);
     }
-    let event = rl_event { decided_at_ns: 0x0102_0304_0506_0708, tid: 0xa1b2_c3d4, reserved: [9; 4], ..valid_event() };
+    let event = rl_event { decided_at_ns: 0x0102_0304_0506_0708, tid: 0xa1b2_c3d4, reserved: [9; 2], ..valid_event() };
     let bytes = event_to_bytes(&event);
     assert_eq!(bytes[..8], [8, 7, 6, 5, 4, 3, 2, 1]);
     assert_eq!(bytes[56..60], [0xd4, 0xc3, 0xb2, 0xa1]);

@@ -35,6 +35,7 @@ struct sim_config {
 	u32 without;
 	u32 smt_enabled;
 	u32 sample_shift;
+	u32 learn_slices;
 	u32 rival; /* enum sim_rival */
 	struct rl_rule dear_rule;
 	const u16 *cpu_domain; /* [nr_cpu_ids] */
@@ -42,7 +43,7 @@ struct sim_config {
 	const u16 *domain_neighbours; /* [nr_domains][nr_domains - 1] */
 };
 
-_Static_assert(sizeof(struct sim_config) == 120, "ffi.rs has the same layout");
+_Static_assert(sizeof(struct sim_config) == 128, "ffi.rs has the same layout");
 
 void sim_configure(const struct sim_config *config);
 bool sim_reset(void);
@@ -129,6 +130,7 @@ void sim_configure(const struct sim_config *config)
 	smt_enabled = config->smt_enabled;
 	slice_ns = config->slice_ns;
 	slice_min_ns = config->slice_min_ns;
+	learn_slices = config->learn_slices;
 	without = config->without;
 	wait_bound_ns = config->wait_bound_ns;
 	horizon_ns = config->horizon_ns;

@@ -4,6 +4,7 @@
 use super::super::super::network::Layers;
 use super::super::super::quantise::quantise;
 use super::*;
+use crate::policy::host::FEATURES;
 use crate::policy::{RL_F_home_head_age, RL_F_other_head_age};
 
 const REPETITIONS: u64 = 200;
@@ -30,7 +31,7 @@ impl Bandit {
         let mut world = World::new(1, RL_MODE_LEARN);
         let situations = [(); 2].map(|()| (0..32).map(|_| world.features()).collect());
         // logit = 1.5 * (other_idle - home_idle) / 64
-        let mut layers = Layers { w1: vec![0.0; 192], b1: vec![0.0; 12], w2: vec![0.0; 12], b2: vec![0.0] };
+        let mut layers = Layers { w1: vec![0.0; FEATURES * 12], b1: vec![0.0; 12], w2: vec![0.0; 12], b2: vec![0.0] };
         layers.w1[RL_F_other_idle as usize * 12] = 1.0;
         layers.w1[RL_F_home_idle as usize * 12 + 1] = 1.0;
         (layers.w2[0], layers.w2[1]) = (1.5, -1.5);

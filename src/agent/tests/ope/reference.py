@@ -26,7 +26,8 @@ def generate():
     random = generator()
     events = []
     for number in range(EVENTS):
-        x = [next(random) % 128 for _ in range(16)]
+        x = [next(random) % 128 for _ in range(18)]
+        x[17] = 0  # not a decision about a turn
         p = [6554, 16384, 32768, 49152, 60000][next(random) % 5]
         migrate = next(random) < p
         shift = next(random) % 3
