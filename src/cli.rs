@@ -226,7 +226,7 @@ pub struct Opts {
 
     /// The policy chooses how long turns last, too: at each tick while others wait, between --slice-min-us and --slice-us.
     /// With --learn, --frozen or --random; a checkpoint must have been learned with it. The fixed rule has slices of its own.
-    #[clap(long, help_heading = "Scheduling")]
+    #[clap(long, conflicts_with = "heuristic", help_heading = "Scheduling")]
     pub slices: bool,
 
     /// Switch off mechanisms of the base scheduler, to measure what each is worth. For experiments only.
@@ -352,6 +352,7 @@ mod tests {
             &["--frozen", "x", "--resume", "y"],
             &["--heuristic", "--checkpoint-dir", "d"],
             &["--monitor", "1", "--learn"],
+            &["--heuristic", "--slices"],
             &["--learn", "--explore-floor", "0.6"],
             &["--learn", "--duration", "-1"],
             &["--learn", "--domains", "l9"],

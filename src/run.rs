@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use log::{info, warn};
 use nix::sched::CpuSet;
 use scx_stats::prelude::*;
@@ -79,6 +79,11 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
         Some(path) => {
             let checkpoint = load(path)?;
             let weights = checkpoint.publishable().with_context(|| format!("{} must not run", path.display()))?;
+            ensure!(
+                !opts.slices || checkpoint.knows_turns(),
+                "{} has not learned how long turns should last: leave out --slices, or learn with it",
+                path.display()
+            );
             Some((weights, checkpoint.origin.generation))
         }
     };

@@ -42,7 +42,8 @@ run() { "$scx_rl" ablation run --out-dir "$out" --seeds "$seeds" --seconds "$sec
 run --warm-up 2
 run --warm-up "$warm_up" --no-fixed --contender learning=learn:rule --hyper "${HYPER:-{\}}"
 for group in "${groups[@]}"; do
-	run --warm-up 2 --no-fixed --regimes "$group" --contender "frozen=frozen:$out/$group.safetensors"
+	run --warm-up 2 --no-fixed --regimes "$group" --contender "frozen=frozen:$out/$group.safetensors" \
+		--contender "drawn=drawn:$out/$group.safetensors"
 done
 "$scx_rl" ablation table "$out" > "$out/table.txt"
 "$scx_rl" ablation table "$out" --json > "$out/table.json"

@@ -175,6 +175,8 @@ pub struct Summary {
     pub response_ms: [Option<f64>; 2],
     /// Weights at the limit of their range, and all.
     pub saturated: (usize, usize),
+    /// Whether it has learned how long turns should last.
+    pub slices: bool,
     /// Whether the policy may be published, or why not.
     pub publishable: std::result::Result<(), String>,
     /// Hyper-parameters of the run.
@@ -238,6 +240,11 @@ impl Checkpoint {
         format::decode(bytes)
     }
 
+    /// Has its network learned how long turns should last (`--slices`)?
+    pub fn knows_turns(&self) -> bool {
+        self.normaliser.knows_turns()
+    }
+
     /// In short, serialisable.
     pub fn summary(&self) -> Summary {
         let (wake_ns, pull_ns) = self.normaliser.means_ns();
@@ -253,6 +260,7 @@ impl Checkpoint {
             reward_ms: self.reward_ms.get(),
             response_ms: [wake_ns, pull_ns].map(|mean| mean.map(|ns| ns / 1e6)),
             saturated: quantise::quantise(&self.parameters.actor).map_or((0, 0), |q| (q.saturated, q.count)),
+            slices: self.knows_turns(),
             publishable: self.publishable().map(|_| ()).map_err(|e| e.to_string()),
             hyper: self.hyper.clone(),
         }
@@ -277,6 +285,7 @@ impl Checkpoint {
             ("lost", format!("{} invalid, {} dropped, {} discarded at restarts", c.invalid, c.dropped, c.discarded)),
             ("raw reward", ms(s.reward_ms)),
             ("response", format!("wake {}, pull {}", ms(s.response_ms[0]), ms(s.response_ms[1]))),
+            ("slices", if s.slices { "learned" } else { "not learned" }.to_string()),
             ("saturated", format!("{} of {} weights", s.saturated.0, s.saturated.1)),
             ("publishable", s.publishable.map_or_else(|why| format!("no: {why}"), |()| "yes".to_string())),
             ("hyper", s.hyper.to_json().unwrap_or_default()),

@@ -169,6 +169,11 @@ impl Normaliser {
         (-(cost_ns(event) as f64) / scale_ns).clamp(-clip, clip)
     }
 
+    /// Has there been a decision about the length of a turn?
+    pub fn knows_turns(&self) -> bool {
+        self.turn.get().is_some()
+    }
+
     /// Mean response at WAKE and at PULL, ns; `None` before the first event.
     pub fn means_ns(&self) -> (Option<f64>, Option<f64>) {
         (self.wake.get(), self.pull.get())

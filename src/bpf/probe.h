@@ -38,7 +38,7 @@ static inline s32 rl_test_w1(u64 g)
 
 static inline s32 rl_test_b1(u64 g)
 {
-	return 1000 + (s32)((g >> 1) % 3) * 100;
+	return 1100 + (s32)((g >> 1) % 3) * 100;
 }
 
 static inline s32 rl_test_w2(u64 g)

@@ -11,8 +11,8 @@ use super::wreck::Wreck;
 use super::{Balancer, Rival};
 use crate::agent::{Agent, Checkpoint, Hyper};
 use crate::kernel::slots::Publication;
-use crate::policy::RL_MODE_FROZEN;
 use crate::policy::rule::Rule;
+use crate::policy::{RL_MODE_FROZEN, RL_MODE_LEARN, probability_q16};
 
 /// The rules that people have tried, over the range of their numbers. What counts an idle CPU as more than a difference
 /// of queues is what every scheduler does; the others keep hot tasks even then.
@@ -35,6 +35,9 @@ const RULES: [(&str, &str); 17] = [
     ("hold1-5ms", "margin=1,hot-ms=5,hot-margin=3,idle=1"),
     ("hold1-20ms", "margin=1,hot-ms=20,hot-margin=3,idle=1"),
 ];
+
+/// Least probability of each action where a policy draws them, but does not learn: as while learning.
+const DRAWN_FLOOR: f64 = 0.001;
 
 /// How a contender decides.
 #[derive(Debug, Clone)]
@@ -114,8 +117,8 @@ impl Contender {
 impl FromStr for Contender {
     type Err = Error;
 
-    /// NAME=HOW; HOW is `rule:PARTS`, `split:PARTS/PARTS`, `two-choices`, `rusty`, `frozen:FILE`, `learn`, `learn:rule`,
-    /// `learn:FILE` or `wreck:HOW`.
+    /// NAME=HOW; HOW is `rule:PARTS`, `split:PARTS/PARTS`, `two-choices`, `rusty`, `frozen:FILE` (the better action),
+    /// `drawn:FILE` (drawn, but not learning), `learn`, `learn:rule`, `learn:FILE` or `wreck:HOW`.
     fn from_str(text: &str) -> Result<Self> {
         let (name, how) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=HOW"))?;
         ensure!(!name.is_empty(), "{text:?} has no name before the =");
@@ -136,6 +139,12 @@ impl FromStr for Contender {
                 let frozen = Publication { mode: RL_MODE_FROZEN, weights, ..Publication::default() };
                 Kind::Fixed(Box::new(frozen), Rival::None)
             }
+            "drawn" => {
+                let weights = load()?.publishable().with_context(|| format!("cannot use {detail}"))?;
+                let floor_q16 = probability_q16(DRAWN_FLOOR);
+                let drawn = Publication { mode: RL_MODE_LEARN, floor_q16, weights, ..Publication::default() };
+                Kind::Fixed(Box::new(drawn), Rival::None)
+            }
             "learn" => Kind::Learn(match detail {
                 "" => Start::Random,
                 "rule" => Start::Rule,
@@ -145,8 +154,8 @@ impl FromStr for Contender {
                 Error::msg(format!("{detail:?} is not a way to break a learner: sign, rate, nan and foreign are"))
             })?),
             _ => bail!(
-                "{how:?} is not a way to decide: rule:PARTS, split:PARTS/PARTS, two-choices, rusty, frozen:FILE, learn, \
-                 learn:rule, learn:FILE and wreck:HOW are"
+                "{how:?} is not a way to decide: rule:PARTS, split:PARTS/PARTS, two-choices, rusty, frozen:FILE, drawn:FILE, \
+                 learn, learn:rule, learn:FILE and wreck:HOW are"
             ),
         };
         Ok(Self { name: name.into(), kind })

@@ -171,6 +171,8 @@ fn a_good_checkpoint_is_shown() {
     text.succeeds(&["written by", "6.18.15-test", "llc 0-3/4-7", "18-12-1", "home_queued", "publishable yes"]);
     assert_eq!(text.stdout, checkpoint.describe());
     assert!(text.stderr.is_empty(), "{text:?}");
+    text.succeeds(&["slices      not learned"]);
+    scx_rl(&["--frozen", &path, "--slices"]).fails(1, &["has not learned how long turns should last", "--slices"]);
     let json = scx_rl(&["checkpoint", "show", &path, "--json"]);
     json.succeeds(&[]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();

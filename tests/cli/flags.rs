@@ -110,6 +110,7 @@ fn contradictory_flags_are_refused() {
         &["--learn", "--heuristic"],
         &["--learn", "--random"],
         &["--frozen", "x", "--heuristic"],
+        &["--heuristic", "--slices"],
         &["--heuristic", "--random"],
         &["--heuristic", "--resume", "x"],
         &["--frozen", "x", "--resume", "y"],

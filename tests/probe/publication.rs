@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn numbered(generation: u64) -> Plain {
     let g = generation >> 1;
     let mut plain = Plain::from_fn(|_| if g & 1 == 1 { 50 } else { -50 });
-    plain.b1 = [1000 + (g % 3) as i64 * 100; HIDDEN];
+    plain.b1 = [1100 + (g % 3) as i64 * 100; HIDDEN];
     plain.w2 = [10 + (g % 5) as i64; HIDDEN];
     plain.b2 = (g % 7) as i64 * 1000;
     plain
