@@ -224,8 +224,9 @@ pub struct Opts {
            value_parser = clap::value_parser!(u64).range(100..=100_000), help_heading = "Scheduling")]
     pub slice_min_us: u64,
 
-    /// The policy chooses how long turns last, too: at each tick while others wait, between --slice-min-us and --slice-us.
-    /// With --learn, --frozen or --random; a checkpoint must have been learned with it. The fixed rule has slices of its own.
+    /// The policy chooses how long turns last, too: while others wait, each tick of the kernel's timer (often 4 ms) after
+    /// --slice-min-us asks whether the turn goes on, up to --slice-us. With --learn, --frozen or --random; a checkpoint must
+    /// have been learned with it. Experimental.
     #[clap(long, conflicts_with = "heuristic", help_heading = "Scheduling")]
     pub slices: bool,
 

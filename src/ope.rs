@@ -206,6 +206,7 @@ impl Report {
         );
         let mut left_out: Vec<String> = Vec::new();
         left_out.extend(c.censored.iter().map(|(why, count)| format!("{count} censored ({why})")));
+        left_out.extend((c.turns > 0).then(|| format!("{} about turns", c.turns)));
         left_out.extend((c.off_mode > 0).then(|| format!("{} decided with certainty", c.off_mode)));
         left_out.extend(c.invalid.iter().map(|(what, count)| format!("{count} invalid ({what})")));
         if !left_out.is_empty() {

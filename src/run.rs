@@ -23,8 +23,8 @@ use crate::learning::{Learning, guard_counts};
 use crate::policy::{
     RL_CNT_events_censored, RL_CNT_events_dropped, RL_CNT_events_sampled, RL_CNT_migrated_llc, RL_CNT_migrated_node,
     RL_CNT_migrated_numa, RL_CNT_migrated_smt, RL_CNT_overrides, RL_CNT_pull_decisions, RL_CNT_pull_migrated,
-    RL_CNT_runs, RL_CNT_torn_retries, RL_CNT_wait_sum_ns, RL_CNT_wake_decisions, RL_CNT_wake_migrated, RL_MODE_FROZEN,
-    RL_MODE_HEURISTIC, RL_MODE_RANDOM, probability_q16, rl_event, rl_weights,
+    RL_CNT_runs, RL_CNT_torn_retries, RL_CNT_turn_decisions, RL_CNT_wait_sum_ns, RL_CNT_wake_decisions,
+    RL_CNT_wake_migrated, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_RANDOM, probability_q16, rl_event, rl_weights,
 };
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
@@ -280,7 +280,9 @@ impl Run<'_> {
 
     /// Keep the logged decisions at or below --events-per-sec by halving or doubling the sampling rate.
     fn adapt_sampling(&mut self, last: &Counters, elapsed_s: f64, scheduler: &mut Scheduler) {
-        let decisions = last.get(RL_CNT_wake_decisions) + last.get(RL_CNT_pull_decisions);
+        // Every second one about a turn is logged at most.
+        let turns = last.get(RL_CNT_turn_decisions) / 2;
+        let decisions = last.get(RL_CNT_wake_decisions) + last.get(RL_CNT_pull_decisions) + turns;
         let per_s = decisions as f64 / elapsed_s.max(1e-3);
         let next =
             next_shift(self.sample_shift, per_s, f64::from(self.opts.events_per_sec), last.get(RL_CNT_events_dropped));

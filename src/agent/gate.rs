@@ -3,7 +3,8 @@
 //!
 //! A network waits here while the one that decides goes on logging. Off-policy evaluation (`ope.rs`) then tells from those
 //! events what the new one would have earned more than the present one, with a bound. Learning goes on meanwhile, and what
-//! waits is not changed by it: so the events are new to it, and none are kept from learning.
+//! waits is not changed by it: so the events are new to it, and none are kept from learning. Decisions about turns are not
+//! looked at here; what they do to the machine, the guard sees.
 //!
 //! ```text
 //! passes    the difference is at least -MARGIN of the present cost, with 95 % confidence; or the two hardly differ
@@ -12,7 +13,7 @@
 //! ```
 
 use super::ope::{Evaluator, Log, Policy, Settings, Shortage};
-use crate::policy::{rl_event, rl_weights};
+use crate::policy::{RL_POINT_TURN, rl_event, rl_weights};
 
 /// What a network may cost more than the present one, as a share of the present cost, and still pass: what evidence of
 /// some seconds can tell from nothing.
@@ -58,7 +59,8 @@ impl Gate {
     /// What was logged since then.
     pub fn observe(&mut self, events: &[rl_event]) {
         if self.candidate.is_some() {
-            self.events.extend_from_slice(&events[..events.len().min(EVENTS_MAX - self.events.len())]);
+            let balance = events.iter().filter(|event| u32::from(event.point) != RL_POINT_TURN);
+            self.events.extend(balance.take(EVENTS_MAX - self.events.len()));
         }
     }
 

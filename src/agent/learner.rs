@@ -25,6 +25,7 @@ use candle_optimisers::adam::{Adam, ParamsAdam};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::policy::RL_F_turn;
 use crate::policy::host::FEATURES;
 
 use super::buffer::Sample;
@@ -180,7 +181,11 @@ impl Learner {
         let cap = self.hyper.importance_max as f32;
         let importance = start.iter().zip(samples).map(|(p, s)| (p / s.propensity).min(cap)).collect();
         let baseline = self.outputs(&self.critic, &inputs)?;
-        let advantage = standardise(reward.iter().zip(baseline).map(|(r, v)| r - v).collect());
+        let mut advantage: Vec<f32> = reward.iter().zip(baseline).map(|(r, v)| r - v).collect();
+        // Two kinds of questions, whose rewards differ in scale.
+        for about_turns in [false, true] {
+            standardise(&mut advantage, |row| (inputs[row][RL_F_turn as usize] > 0.0) == about_turns);
+        }
         Ok(Batch { inputs, sign, start, importance, advantage, reward })
     }
 
@@ -233,15 +238,15 @@ fn probability(logit: f32) -> f32 {
     1.0 / (1.0 + (-logit).exp())
 }
 
-/// Zero mean and unit variance. A batch without variance has no advantages.
-fn standardise(mut values: Vec<f32>) -> Vec<f32> {
-    let n = values.len().max(1) as f64;
-    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
-    for v in &mut values {
-        *v = ((f64::from(*v) - mean) / (variance.sqrt() + 1e-8)) as f32;
+/// Zero mean and unit variance, of the rows that are meant. Where there is no variance, there are no advantages.
+fn standardise(values: &mut [f32], meant: impl Fn(usize) -> bool) {
+    let rows: Vec<usize> = (0..values.len()).filter(|&row| meant(row)).collect();
+    let n = rows.len().max(1) as f64;
+    let mean = rows.iter().map(|&row| f64::from(values[row])).sum::<f64>() / n;
+    let variance = rows.iter().map(|&row| (f64::from(values[row]) - mean).powi(2)).sum::<f64>() / n;
+    for row in rows {
+        values[row] = ((f64::from(values[row]) - mean) / (variance.sqrt() + 1e-8)) as f32;
     }
-    values
 }
 
 /// Scale the gradients of one network down to norm `max`. Returns whether they are finite.

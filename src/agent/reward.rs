@@ -19,18 +19,20 @@
 //! takes in this domain; what it costs is the time for which it keeps the CPU from the others:
 //!
 //! ```text
-//! cost = service - (slept ? what a burst takes here : 0) + (ended ? SWITCH : 0)     each of the first two at most CAP
+//! cost = service - (slept ? what a burst takes here : 0) + (ended and switched ? SWITCH : 0)   the first two at most CAP
 //! ```
 //!
-//! This is the average-reward form of the index that orders jobs of unknown length (Gittins, "Bandit processes and dynamic
-//! allocation indices", 1979): completions per time, less what the same time brings on average. A burst that is nearly done
-//! is worth going on with, one that never ends is not. It is scaled by the mean of what turns take.
+//! The idea is that of the index that orders jobs of unknown length (Gittins, "Bandit processes and dynamic allocation
+//! indices", 1979): completions per time, less what the same time brings on average. A burst that is nearly done is worth
+//! going on with, one that never ends is not. It is not that index: the outcome is that of the rest of the turn under the
+//! present policy, not of the best time to stop; weights do not count; and what a burst takes is a mean under that policy. It
+//! is scaled by the mean of what bursts take.
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{
-    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSORED, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE, RL_MODE_LEARN,
-    RL_MODE_RANDOM, RL_NR_DISTANCES, RL_NR_POINTS, RL_POINT_TURN, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
+    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSORED, RL_EV_KEPT, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE,
+    RL_MODE_LEARN, RL_MODE_RANDOM, RL_NR_DISTANCES, RL_NR_POINTS, RL_POINT_TURN, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
 };
 
 /// Waits and extra service times count at most this much.
@@ -106,7 +108,7 @@ pub fn cost_ns(event: &rl_event) -> i64 {
     let cap = CAP_NS as i64;
     if u32::from(event.point) == RL_POINT_TURN {
         let slept = event.flags & RL_EV_BLOCKED != 0;
-        let ended = u32::from(event.action) == RL_END_TURN;
+        let ended = u32::from(event.action) == RL_END_TURN && event.flags & RL_EV_KEPT == 0;
         return event.service_ns.min(CAP_NS) as i64 - if slept { event.usual_service_ns.min(CAP_NS) as i64 } else { 0 }
             + if ended { SWITCH_NS } else { 0 };
     }
@@ -159,7 +161,8 @@ impl Normaliser {
         let mean = match u32::from(event.point) {
             RL_POINT_WAKE => &mut self.wake,
             RL_POINT_TURN => {
-                response_ns = event.service_ns.min(CAP_NS);
+                // Not the service, which depends on the action.
+                response_ns = event.usual_service_ns.min(CAP_NS);
                 &mut self.turn
             }
             _ => &mut self.pull,
@@ -169,9 +172,9 @@ impl Normaliser {
         (-(cost_ns(event) as f64) / scale_ns).clamp(-clip, clip)
     }
 
-    /// Has there been a decision about the length of a turn?
+    /// Have there been enough decisions about the length of turns to know anything of them? Half of the mean's horizon.
     pub fn knows_turns(&self) -> bool {
-        self.turn.get().is_some()
+        self.turn.weight >= 0.5
     }
 
     /// Mean response at WAKE and at PULL, ns; `None` before the first event.

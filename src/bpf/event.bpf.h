@@ -125,25 +125,23 @@ static __always_inline void event_ran(struct task_ctx *tctx, u32 dom, u64 now)
 	}
 }
 
-/* The turn of the task is over, as it leaves the CPU, or begins another one. */
-static __always_inline void event_turn_over(struct task_ctx *tctx, u64 now, bool blocked)
+/* The turn of the task is over: it sleeps (RL_EV_BLOCKED), begins another one, waits (0), or nobody can say (censored). */
+static __always_inline void event_turn_over(struct task_ctx *tctx, u64 now, u32 flags)
 {
 	struct pending *pend = &tctx->pending[RL_POINT_TURN];
 
 	if (READ_ONCE(pend->state) != PENDING_RUNNING)
 		return;
 	pend->event.service_ns = since(pend->event.decided_at_ns, now);
-	if (blocked)
-		pend->event.flags |= RL_EV_BLOCKED;
+	pend->event.flags |= flags;
 	event_emit(pend);
 }
 
 /* The task leaves the CPU after service_ns. */
-static __always_inline void event_stopped(struct task_ctx *tctx, u64 service_ns, u64 now, bool blocked)
+static __always_inline void event_stopped(struct task_ctx *tctx, u64 service_ns, bool blocked)
 {
 	u32 i;
 
-	event_turn_over(tctx, now, blocked);
 	for (i = 0; i < RL_POINT_TURN; i++) {
 		struct pending *pend = &tctx->pending[i];
 

@@ -98,7 +98,8 @@ enum rl_event_flags {
 	RL_EV_CENSOR_DEQUEUED = 1 << 3, /* it was dequeued for another reason before it ran */
 	RL_EV_CENSORED = 0xf,
 	RL_EV_BLOCKED = 1 << 4, /* the service period ended as the task left the queue (it slept, mostly) */
-	RL_EV_REDECIDED = 1 << 5, /* a later PULL decision, or the bound, had a say before it ran */
+	RL_EV_REDECIDED = 1 << 5, /* a later PULL or TURN decision, or the bound, had a say in what came of it */
+	RL_EV_KEPT = 1 << 6, /* the turn ended, and the task got the next one, too: there was no switch */
 };
 
 /*

@@ -7,7 +7,8 @@
  *   the policy is asked whether to stay (WAKE, rl_balance_wake()).
  * - A CPU that runs out of work, or has far less than another domain, asks whether to take a task from there (PULL,
  *   rl_balance_pull()).
- * - Tasks without a choice of CPU are never asked about: pinned tasks wait in a queue of their CPU, per-CPU kernel
+ * - Where the policy chooses slices, a tick asks whether the running task's turn goes on (TURN, rl_turn_goes_on()).
+ * - Where tasks without a choice of CPU run is never asked: pinned tasks wait in a queue of their CPU, per-CPU kernel
  *   threads go straight to their CPU, and the kernel itself does the same with migration-disabled and exiting
  *   tasks (we do not set the flags that would hand them to us).
  * - The bound on waiting does not depend on the policy: see rl_balance_wake(), rl_balance_pull(), and rl_tick().
@@ -44,10 +45,14 @@ static __always_inline u64 used_of_turn(struct task_struct *p, struct task_ctx *
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	u64 used = tctx->slice_used_ns;
+	u32 waiting;
 
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		return 0;
-	return used < slice_ns && used < allowed_ns(want_ns(tctx), waiting16(cpu, domain_of(cpu))) ? used : 0;
+	waiting = waiting16(cpu, domain_of(cpu));
+	if (policy_has_turns())
+		return used < turn_limit_ns(waiting) ? used : 0;
+	return used < slice_ns && used < allowed_ns(want_ns(tctx), waiting) ? used : 0;
 }
 
 /* A waking task's domain, and its virtual time there. */
@@ -212,7 +217,7 @@ __noinline int rl_go_on(struct task_struct *prev __arg_trusted, bool alone)
 		tctx->yielded = false;
 		tctx->slice_used_ns = 0;
 		charge(tctx, prev->scx.weight, now);
-		event_turn_over(tctx, now, false);
+		event_turn_over(tctx, now, RL_EV_KEPT);
 		if (alone)
 			rl_alone(tctx);
 		grant(prev, tctx, cctx, now);
@@ -386,7 +391,10 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 		tctx->woke_at_ns = 0;
 	}
 
-	event_stopped(tctx, used, now, !runnable);
+	event_stopped(tctx, used, !runnable);
+	/* If it does not sleep: see rl_quiescent(). An interrupted turn goes on later, and nobody knows what it would have been. */
+	if (runnable)
+		event_turn_over(tctx, now, p->scx.slice ? RL_EV_CENSOR_DEQUEUED : 0);
 	if (tctx->moved && tctx->run_avg_ns)
 		note_move(tctx, (s64)(used - tctx->run_avg_ns));
 	else
@@ -409,6 +417,7 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 
 	if (!tctx)
 		return;
+	event_turn_over(tctx, scx_bpf_now(), deq_flags & SCX_DEQ_SLEEP ? RL_EV_BLOCKED : RL_EV_CENSOR_DEQUEUED);
 	/* else its nice value, affinity or cgroup changes, and it goes on, or goes on waiting */
 	if (deq_flags & SCX_DEQ_SLEEP) {
 		tctx->queued_at_ns = 0;
@@ -444,8 +453,9 @@ void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 		goes_on = turn < slice_min_ns;
 	else if (!waiting)
 		return;
-	else if (policy_has_turns())
-		goes_on = turn < slice_min_ns || rl_turn_goes_on(curr, cpu, id, turn, now);
+	else if (policy_has_turns()) /* a slice that is used up ends in any case: no question */
+		goes_on = turn < slice_min_ns || !curr->scx.slice ||
+			  (turn < turn_limit_ns(waiting) && rl_turn_goes_on(curr, cpu, id, turn, now));
 	else
 		goes_on = turn < allowed_ns(running_want_ns(cctx, now), waiting);
 	if (!goes_on)

@@ -345,6 +345,16 @@ static __always_inline u64 allowed_ns(u64 want_ns, u32 queued16)
 	return ns > slice_min_ns ? ns : slice_min_ns;
 }
 
+/* The most that any turn may be, whatever the policy says: in a long queue each one's must come. */
+static __always_inline u64 turn_limit_ns(u32 queued16)
+{
+	u64 ns = slice_ns;
+
+	if (queued16 > 16 * RL_TURN_SLICES)
+		ns = ns * 16 * RL_TURN_SLICES / queued16;
+	return ns > slice_min_ns ? ns : slice_min_ns;
+}
+
 /* Tasks that wait for the CPU, in 16ths of a task per CPU. */
 static __always_inline u32 waiting16(s32 cpu, u32 domain)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * How long turns last, where the policy chooses that, too. A slice ends at a tick, so the choice is made there: while others
- * wait, and once the task has had its slice_min_ns, each tick asks whether its turn ends or goes on. slice_ns bounds it, and
- * who is next is still a matter of deadlines: a policy that always says "go on" has slices of slice_ns.
+ * wait, and once the task has had its slice_min_ns, each tick asks whether its turn ends or goes on. turn_limit_ns() bounds
+ * it, and who is next is still a matter of deadlines: a policy that always says "go on" has slices of slice_ns.
  *
  * What is logged is what the rest of the turn came to: did the task get to sleep, and how much time did that take? What time
  * is worth to those who wait is what a burst takes in this domain: the mean period on CPU, over the share of periods that
@@ -62,6 +62,9 @@ __noinline bool rl_turn_goes_on(struct task_struct *p __arg_trusted, s32 cpu, u3
 	count(turn_decisions);
 	if (ask->decision.action == RL_END_TURN)
 		count(turns_ended);
+	/* what comes of an earlier one of this turn is not only its own any more */
+	if (READ_ONCE(tctx->pending[RL_POINT_TURN].state) == PENDING_RUNNING)
+		tctx->pending[RL_POINT_TURN].event.flags |= RL_EV_REDECIDED;
 	arm.nr_runs = tctx->nr_runs;
 	arm.usual_ns = burst_time_ns(dom);
 	event_arm(p, tctx, &arm, &ask->decision, ask->features);

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::super::reward::{self, Verdict};
 use crate::policy::host::Features;
 use crate::policy::{
-    RL_EV_CENSOR_AFFINITY, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EV_REDECIDED, RL_MIGRATE, RL_PROB_ONE, rl_event,
+    RL_EV_CENSOR_AFFINITY, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EV_REDECIDED, RL_MIGRATE, RL_POINT_TURN,
+    RL_PROB_ONE, rl_event,
 };
 
 /// The loop logs at least one in 2^this decisions (`next_shift` in run.rs). An event that says otherwise would outweigh
@@ -55,6 +56,8 @@ pub struct Counts {
     pub decisions: u64,
     /// Of those used: a later decision, or the waiting bound, had a say too.
     pub redecided: u64,
+    /// Left out: decisions about turns, whose rewards have another zero, and whose later ticks are logged more rarely.
+    pub turns: u64,
     /// Left out: decided with certainty, so the other action was never tried.
     pub off_mode: u64,
     /// Left out, as the outcome is unknown: why, and how many.
@@ -82,6 +85,7 @@ impl Log {
     pub fn add(&mut self, event: &rl_event) {
         self.counts.events += 1;
         match reward::judge(event) {
+            Verdict::Learn if u32::from(event.point) == RL_POINT_TURN => self.counts.turns += 1,
             Verdict::Learn if event.sample_shift > SHIFT_MAX => {
                 *self.counts.invalid.entry("sample shift").or_default() += 1;
             }

@@ -12,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::policy::host::{self, FEATURES, Features};
 use crate::policy::{
-    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EVENT_VERSION, RL_F_other_idle, RL_F_turn,
-    RL_GO_ON, RL_MIGRATE, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_POINT_PULL,
+    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EV_KEPT, RL_EVENT_VERSION, RL_F_other_idle,
+    RL_F_turn, RL_GO_ON, RL_MIGRATE, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_POINT_PULL,
     RL_POINT_TURN, RL_PROB_ONE, RL_STAY, rl_event, rl_slot,
 };
 
@@ -123,9 +123,13 @@ fn a_turn_is_worth_what_it_completes_in_the_time_it_takes() {
     assert_eq!(outcome(go_on, 3 * MS, RL_EV_BLOCKED), 2.0, "done in less than a burst usually takes");
     assert_eq!(outcome(go_on, 16 * MS, 0), -16.0, "time that others would have had, for nothing");
     assert_eq!(outcome(end, 0, 0), -0.1, "a switch costs something");
+    assert_eq!(outcome(end, 0, RL_EV_KEPT), 0.0, "there was none");
     assert_eq!(outcome(go_on, u64::MAX, 0), -50.0, "winsorised");
     let long = rl_event { usual_service_ns: u64::MAX, flags: RL_EV_BLOCKED, service_ns: 0, action: go_on, ..turn };
     assert_eq!(reward::raw_reward_ms(&long), 50.0);
+    // The scale must not depend on what the policy does.
+    let scaled = |action| Normaliser::default().training_reward(&rl_event { action, flags: 0, ..turn }, 100, 8.0);
+    assert!((scaled(go_on) - scaled(end) - 0.1 / 5.0).abs() < 1e-9);
 }
 
 #[test]

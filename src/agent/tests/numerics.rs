@@ -182,10 +182,17 @@ impl Reference {
         };
         let raw: Vec<f64> =
             samples.iter().map(|s| f64::from(s.reward) - reference_forward(&critic, &s.inputs)).collect();
-        let n = raw.len() as f64;
-        let mean = raw.iter().sum::<f64>() / n;
-        let std = (raw.iter().map(|a| (a - mean) * (a - mean)).sum::<f64>() / n).sqrt();
-        let advantage = raw.iter().map(|a| (a - mean) / std).collect();
+        // Decisions about turns are standardised by themselves.
+        let about_turns = |s: &Sample| s.inputs[RL_F_turn as usize] > 0.0;
+        let standardised = |s: &Sample, own: &f64| {
+            let alike = || samples.iter().zip(&raw).filter(|(other, _)| about_turns(other) == about_turns(s));
+            let n = alike().count() as f64;
+            let mean = alike().map(|(_, a)| a).sum::<f64>() / n;
+            let std = (alike().map(|(_, a)| (a - mean) * (a - mean)).sum::<f64>() / n).sqrt();
+            // A single one has no advantage.
+            (own - mean) / (std + 1e-8)
+        };
+        let advantage = samples.iter().zip(&raw).map(|(s, own)| standardised(s, own)).collect();
         Self { start: samples.iter().map(pi).collect(), samples: samples.to_vec(), advantage, hyper }
     }
 
