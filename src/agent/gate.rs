@@ -32,7 +32,7 @@ pub enum Verdict {
     Refuse {
         /// The estimate.
         gain_ms: f64,
-        /// Mean cost of a decision at present.
+        /// Mean cost of a decision at present; infinite: the events could not tell.
         cost_ms: f64,
     },
 }

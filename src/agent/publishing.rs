@@ -125,6 +125,12 @@ impl Publishing {
             match gate.judge(&self.good, self.floor_q16) {
                 Verdict::Wait => return,
                 Verdict::Pass => self.adopt(candidate),
+                Verdict::Refuse { cost_ms, .. } if !cost_ms.is_finite() => {
+                    self.refused += 1;
+                    log::info!(
+                        "a network is not published: what was logged cannot tell what it would earn; learning goes on"
+                    );
+                }
                 Verdict::Refuse { gain_ms, cost_ms } => {
                     self.refused += 1;
                     log::info!(

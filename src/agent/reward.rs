@@ -172,9 +172,9 @@ impl Normaliser {
         (-(cost_ns(event) as f64) / scale_ns).clamp(-clip, clip)
     }
 
-    /// Have there been enough decisions about the length of turns to know anything of them? Half of the mean's horizon.
+    /// Have there been enough decisions about the length of turns to know anything of them? A tenth of the mean's horizon.
     pub fn knows_turns(&self) -> bool {
-        self.turn.weight >= 0.5
+        self.turn.weight >= 0.1
     }
 
     /// Mean response at WAKE and at PULL, ns; `None` before the first event.
