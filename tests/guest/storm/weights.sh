@@ -15,7 +15,9 @@ while [ "$(date +%s)" -lt $end ]; do
 		echo $weight >$CG/heavy/cpu.weight && echo $((10001 - weight)) >$CG/light/cpu.weight &&
 			changes=$((changes + 1))
 	done
-	echo $((changes % 2)) >$CG/heavy/cpu.idle
+	# an idle group refuses weights
+	echo 1 >$CG/heavy/cpu.idle
+	echo 0 >$CG/heavy/cpu.idle
 done
 verdict changes "$changes" [ $changes -ge 10 ]
 storm_stop
