@@ -5,6 +5,8 @@
 //! Its numbers are in `imitation/actor.txt`, since to find them takes a minute on an emulated machine under load. The tests
 //! beside it have the method, check that the numbers still fit the features and the rule, and write them anew when asked.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -41,12 +43,15 @@ pub fn actor() -> Result<Layers> {
     })
 }
 
+/// A time, ns, of an order of magnitude that is drawn first: of 2^octave.
+fn time(octaves: Range<u32>, rng: &mut ChaCha8Rng) -> u64 {
+    let octave = rng.random_range(octaves);
+    rng.random_range(1u64 << octave..2 << octave)
+}
+
 /// What a decision point may see, as features. Of the kind that the balancer asks about: the other domain is never worse.
 pub fn situation(rng: &mut ChaCha8Rng) -> Features {
-    let mut time = |octaves: std::ops::Range<u32>| {
-        let octave = rng.random_range(octaves);
-        rng.random_range(1u64 << octave..2 << octave)
-    };
+    let mut time = |octaves| time(octaves, rng);
     let mut input = rl_inputs {
         home_run_avg_ns: time(14..24),
         other_run_avg_ns: time(14..24),
@@ -84,12 +89,14 @@ pub fn situation(rng: &mut ChaCha8Rng) -> Features {
     host::features(&input)
 }
 
+/// The i-th of many, with all decision points: every fourth is a tick.
+pub fn any_situation(i: usize, rng: &mut ChaCha8Rng) -> Features {
+    if i.is_multiple_of(4) { turn_situation(rng) } else { situation(rng) }
+}
+
 /// Likewise at a tick, for how long a turn lasts.
-pub fn turn_situation(rng: &mut ChaCha8Rng) -> Features {
-    let mut time = |octaves: std::ops::Range<u32>| {
-        let octave = rng.random_range(octaves);
-        rng.random_range(1u64 << octave..2 << octave)
-    };
+fn turn_situation(rng: &mut ChaCha8Rng) -> Features {
+    let mut time = |octaves| time(octaves, rng);
     let mut input = rl_inputs {
         point: RL_POINT_TURN,
         home_run_avg_ns: time(14..24),

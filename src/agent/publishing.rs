@@ -12,7 +12,7 @@ use crate::policy::{
 
 use super::gate::{Gate, Verdict};
 use super::guard::{Counts, Decider, Guard, Harm, Reason};
-use super::imitation::{situation, turn_situation};
+use super::imitation::{any_situation, situation};
 use super::learner::kl;
 use super::{Agent, Environment};
 
@@ -63,7 +63,7 @@ impl Publishing {
         rng: &mut ChaCha8Rng,
     ) -> Result<Self> {
         let good = agent.weights()?;
-        let any = |i: usize| if slices && i.is_multiple_of(4) { turn_situation(rng) } else { situation(rng) };
+        let any = |i: usize| if slices { any_situation(i, rng) } else { situation(rng) };
         Ok(Self {
             gate: guard.as_ref().map(|_| Gate::default()),
             guard,

@@ -149,7 +149,6 @@ impl RunningMean {
 pub struct Normaliser {
     wake: RunningMean,
     pull: RunningMean,
-    #[serde(default)]
     turn: RunningMean,
 }
 
@@ -157,14 +156,11 @@ impl Normaliser {
     /// The training reward of a valid event, in `[-clip, clip]`. The event counts towards the mean that it is divided by, so
     /// the first event already has a scale.
     pub fn training_reward(&mut self, event: &rl_event, horizon_events: u64, clip: f64) -> f64 {
-        let mut response_ns = event.wait_ns.min(CAP_NS) + event.usual_service_ns.min(CAP_NS);
+        // At TURN there is no wait. The service would depend on the action.
+        let response_ns = event.wait_ns.min(CAP_NS) + event.usual_service_ns.min(CAP_NS);
         let mean = match u32::from(event.point) {
             RL_POINT_WAKE => &mut self.wake,
-            RL_POINT_TURN => {
-                // Not the service, which depends on the action.
-                response_ns = event.usual_service_ns.min(CAP_NS);
-                &mut self.turn
-            }
+            RL_POINT_TURN => &mut self.turn,
             _ => &mut self.pull,
         };
         mean.add(response_ns as f64, horizon_events);

@@ -443,16 +443,17 @@ void BPF_STRUCT_OPS(rl_tick, struct task_struct *curr)
 	u32 id = domain_of(cpu), waiting = waiting16(cpu, id);
 	struct cpu_ctx *cctx = lookup_cpu(cpu);
 	u64 now = scx_bpf_now(), turn;
-	bool goes_on;
+	bool promised, goes_on;
 
 	if (!cctx)
 		return;
-	turn = turn_ns(cctx, now);
 	/* who waits in the local DSQ was promised this CPU in a moment, and no other CPU can help */
-	if (nr_queued(SCX_DSQ_LOCAL_ON | cpu) || (waiting && cctx->wanted))
-		goes_on = turn < slice_min_ns;
-	else if (!waiting)
+	promised = nr_queued(SCX_DSQ_LOCAL_ON | cpu) || (waiting && cctx->wanted);
+	if (!promised && !waiting)
 		return;
+	turn = turn_ns(cctx, now);
+	if (promised)
+		goes_on = turn < slice_min_ns;
 	else if (policy_has_turns()) /* a slice that is used up ends in any case: no question */
 		goes_on = turn < slice_min_ns || !curr->scx.slice ||
 			  (turn < turn_limit_ns(waiting) && rl_turn_goes_on(curr, cpu, id, turn, now));

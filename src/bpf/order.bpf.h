@@ -327,6 +327,14 @@ static __always_inline bool has_run(s32 cpu, u64 now)
 	return granted_at && since(granted_at, now) >= RL_MIN_RUN_NS;
 }
 
+/* What of a turn of ns is left in a long queue, so that each one's comes. */
+static __always_inline u64 in_line_ns(u64 ns, u32 queued16)
+{
+	if (queued16 > 16 * RL_TURN_SLICES)
+		ns = ns * 16 * RL_TURN_SLICES / queued16;
+	return ns > slice_min_ns ? ns : slice_min_ns;
+}
+
 /*
  * How long the turn of a task that wants want_ns may be while `queued16` sixteenths of a task per CPU wait. A whole slice,
  * if it is going to sleep within one: a switch would only delay it. Less, if it is not, or if the turn of others would
@@ -334,25 +342,15 @@ static __always_inline bool has_run(s32 cpu, u64 now)
  */
 static __always_inline u64 allowed_ns(u64 want_ns, u32 queued16)
 {
-	u64 ns = slice_ns;
-
 	if (!with(RL_WITHOUT_depth))
-		return ns;
-	if (queued16 && want_ns >= slice_ns)
-		ns = slice_ns / 4;
-	if (queued16 > 16 * RL_TURN_SLICES)
-		ns = ns * 16 * RL_TURN_SLICES / queued16;
-	return ns > slice_min_ns ? ns : slice_min_ns;
+		return slice_ns;
+	return in_line_ns(queued16 && want_ns >= slice_ns ? slice_ns / 4 : slice_ns, queued16);
 }
 
-/* The most that any turn may be, whatever the policy says: in a long queue each one's must come. */
+/* The most that any turn may be, whatever the policy says. */
 static __always_inline u64 turn_limit_ns(u32 queued16)
 {
-	u64 ns = slice_ns;
-
-	if (queued16 > 16 * RL_TURN_SLICES)
-		ns = ns * 16 * RL_TURN_SLICES / queued16;
-	return ns > slice_min_ns ? ns : slice_min_ns;
+	return in_line_ns(slice_ns, queued16);
 }
 
 /* Tasks that wait for the CPU, in 16ths of a task per CPU. */

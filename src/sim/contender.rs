@@ -134,16 +134,13 @@ impl FromStr for Contender {
             }
             "two-choices" => Kind::Fixed(Box::default(), Rival::TwoChoices),
             "rusty" => Kind::Fixed(Box::default(), Rival::Rusty),
-            "frozen" => {
+            "frozen" | "drawn" => {
                 let weights = load()?.publishable().with_context(|| format!("cannot use {detail}"))?;
-                let frozen = Publication { mode: RL_MODE_FROZEN, weights, ..Publication::default() };
-                Kind::Fixed(Box::new(frozen), Rival::None)
-            }
-            "drawn" => {
-                let weights = load()?.publishable().with_context(|| format!("cannot use {detail}"))?;
+                let mode = if how == "drawn" { RL_MODE_LEARN } else { RL_MODE_FROZEN };
+                // Only where actions are drawn is there a floor.
                 let floor_q16 = probability_q16(DRAWN_FLOOR);
-                let drawn = Publication { mode: RL_MODE_LEARN, floor_q16, weights, ..Publication::default() };
-                Kind::Fixed(Box::new(drawn), Rival::None)
+                let learned = Publication { mode, floor_q16, weights, ..Publication::default() };
+                Kind::Fixed(Box::new(learned), Rival::None)
             }
             "learn" => Kind::Learn(match detail {
                 "" => Start::Random,

@@ -344,14 +344,8 @@ mod tests {
 
     #[test]
     fn learned_slices_are_long_for_bursts_and_short_for_hogs() {
-        let of = |slice_ms: u64, contender: &str, hogs| {
-            let learns = slice_ms == 0;
-            let fixed = SchedulerConfig { slice_ns: slice_ms * 1_000_000, ..SchedulerConfig::DEFAULT };
-            let scheduler = if learns {
-                SchedulerConfig { learn_slices: true, ..SchedulerConfig::DEFAULT }
-            } else {
-                SchedulerConfig { without: RL_WITHOUT_depth, ..fixed }
-            };
+        let of = |scheduler: SchedulerConfig, contender: &str, hogs| {
+            let slice_ms = scheduler.slice_ns / 1_000_000;
             let setting = Setting { scheduler, ..setting(false, 20) };
             // From random numbers it takes some hundred updates.
             let warm_up_ns = if contender == "a=learn" { 200_000_000_000 } else { 20_000_000_000 };
@@ -359,13 +353,19 @@ mod tests {
             println!("{hogs} hogs, slice {slice_ms} ms, {contender}: {score:?}");
             score
         };
-        let rule = "a=rule:margin=1";
-        let (alone_4, alone_20) = (of(4, rule, 0), of(20, rule, 0));
-        let (beside_4, beside_20) = (of(4, rule, 16), of(20, rule, 16));
+        let fixed = |slice_ms: u64, hogs| {
+            let slice_ns = slice_ms * 1_000_000;
+            let scheduler = SchedulerConfig { slice_ns, without: RL_WITHOUT_depth, ..SchedulerConfig::DEFAULT };
+            of(scheduler, "a=rule:margin=1", hogs)
+        };
+        let learned =
+            |start: &str, hogs| of(SchedulerConfig { learn_slices: true, ..SchedulerConfig::DEFAULT }, start, hogs);
+        let (alone_4, alone_20) = (fixed(4, 0), fixed(20, 0));
+        let (beside_4, beside_20) = (fixed(4, 16), fixed(20, 16));
         assert!(alone_20.bursts_per_s > alone_4.bursts_per_s, "long slices are better alone");
         assert!(beside_20.response_p99_us > beside_4.response_p99_us * 1.05, "short ones are, beside hogs, at p99");
         for start in ["a=learn:rule", "a=learn"] {
-            let (alone, beside) = (of(0, start, 0), of(0, start, 16));
+            let (alone, beside) = (learned(start, 0), learned(start, 16));
             assert!(alone.bursts_per_s > alone_20.bursts_per_s * 0.99, "{start}");
             assert!(beside.bursts_per_s > beside_20.bursts_per_s * 0.99, "{start}");
             assert!(beside.response_p99_us < beside_4.response_p99_us * 1.02, "{start}");

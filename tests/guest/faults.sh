@@ -11,7 +11,8 @@ check kill9-disabled wait_for 30 state_is disabled
 wait "$pid" 2>/dev/null
 check kill9-works-on sh -c 'sleep 0.1; true'
 
-# a full disk: learning goes on (without a guard, which might pause it), the failure is reported, the last good checkpoint is untouched
+# a full disk: learning goes on (without a guard, which might pause it), the failure is reported, the last good checkpoint
+# is untouched
 mkdir -p /tmp/small
 mount -t tmpfs -o size=64k small /tmp/small
 start full --learn --no-guard --checkpoint-dir /tmp/small --checkpoint-every 4 --agent-nice 0 --stats 1

@@ -29,11 +29,6 @@ fn teaches(rule: &rl_rule, features: &Features) -> bool {
     host::act(&slot, features, 0).action == RL_MIGRATE
 }
 
-/// A quarter of them are ticks.
-fn any_situation(row: usize, rng: &mut ChaCha8Rng) -> Features {
-    if row.is_multiple_of(4) { turn_situation(rng) } else { situation(rng) }
-}
-
 /// An actor that imitates the rule, from the one given.
 fn imitate(actor: &Layers, rule: &rl_rule, rng: &mut ChaCha8Rng) -> Result<Layers> {
     let mlp = Mlp::new(actor)?;
