@@ -48,6 +48,10 @@ const ATTACH_TRIES: usize = 2;
 /// confidence interval; and for each scheduler the geometric mean over workloads, in which each workload counts once. A
 /// scheduler that the kernel throws out has failed in that cell, and is attached again for the next.
 ///
+/// Three more workloads are not real, and only run where --workloads names them: locality-free, locality-dear and
+/// locality-half, in which a move between caches costs nothing, as much as a burst of work, or that for every second
+/// worker (see scx_rl locality).
+///
 /// Needs root, sched_ext, and the tools of the workloads (`make suite-setup`); what is missing is skipped and said.
 /// `make peers` installs the published schedulers. Run it on a machine without other load, or in the VM (`make suite`).
 /// A round takes a little over a minute for each scheduler.
@@ -192,13 +196,17 @@ fn plan(args: &SuiteArgs) -> Result<Plan> {
         "ratios are to {}, which is not among the schedulers: add it, or choose another --baseline",
         args.baseline
     );
-    let known = || workload::ALL.iter().map(|workload| workload.name).chain([bpf_cost::NAME]);
+    let all = || workload::REAL.iter().chain(workload::SYNTHETIC);
+    let known = || all().map(|workload| workload.name).chain([bpf_cost::NAME]);
     if let Some(name) = args.workloads.iter().find(|name| known().all(|other| other != name.as_str())) {
         bail!("--workloads: there is no {name:?}; there are {}", known().collect::<Vec<_>>().join(", "));
     }
-    let is_wanted = |name: &str| args.workloads.is_empty() || args.workloads.iter().any(|other| other == name);
+    let is_wanted = |name: &str| match args.workloads.as_slice() {
+        [] => workload::SYNTHETIC.iter().all(|synthetic| synthetic.name != name),
+        named => named.iter().any(|other| other == name),
+    };
     let mut workloads = Vec::new();
-    for workload in workload::ALL.iter().filter(|workload| is_wanted(workload.name)) {
+    for workload in all().filter(|workload| is_wanted(workload.name)) {
         match workload.tools.iter().find_map(|tool| tool.check().err()) {
             None => workloads.push(workload),
             Some(error) => skipped.push(Skipped::new(workload.name, error.to_string())),

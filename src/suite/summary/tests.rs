@@ -6,7 +6,7 @@ use crate::runqlat::Counts;
 use crate::suite::workload;
 
 fn workload(name: &str) -> &'static Workload {
-    workload::ALL.iter().find(|workload| workload.name == name).unwrap()
+    workload::REAL.iter().find(|workload| workload.name == name).unwrap()
 }
 
 fn cell(round: usize, scheduler: &str, workload: &'static str, figures: &[(&str, f64)]) -> Cell {

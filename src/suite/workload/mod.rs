@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The workloads: real programs with a fixed amount of work, or a fixed time, and the figures they end with.
 //!
-//! Each is short, because everything may run under emulation. [`ALL`] is the list; `bench` has those that are one program,
-//! `compile` and `servers` those that need more.
+//! Each is short, because everything may run under emulation. [`REAL`] and [`SYNTHETIC`] are the lists; `bench` has those that
+//! are one program, `compile` and `servers` those that need more, `locality` the synthetic ones.
 
 mod bench;
 mod compile;
+mod locality;
 mod servers;
 
 use std::fs;
@@ -89,8 +90,8 @@ const POSTGRES: Tool = Tool::of("postgres", "postgresql");
 const PGBENCH: Tool = Tool::of("pgbench", "postgresql");
 const SCHBENCH: Tool = Tool { name: "schbench", package: None };
 
-/// All workloads, in the order in which they run.
-pub const ALL: &[Workload] = &[
+/// Real programs, in the order in which they run.
+pub const REAL: &[Workload] = &[
     Workload {
         name: "compile",
         about: "make -j, two jobs for each CPU: generated C files, in memory",
@@ -210,6 +211,38 @@ pub const ALL: &[Workload] = &[
     },
 ];
 
+/// What moves between caches cost it, us: the mean and the tail of responses, by how much work is done and how often it moves.
+const RESPONSES: &[Figure] =
+    &[time("mean", "us"), time("p99", "us"), aside(rate("bursts", "1/s")), aside(time("moves", "moves"))];
+
+/// Made up to show something. They run if they are named, and are not among those that no name stands for.
+pub const SYNTHETIC: &[Workload] = &[
+    Workload {
+        name: "locality-free",
+        about: "scx_rl locality: bursts of 2 ms, 65 % of the CPUs; moves between caches cost nothing",
+        tools: &[],
+        figures: RESPONSES,
+        prepare: locality::prepare,
+        run: locality::free,
+    },
+    Workload {
+        name: "locality-dear",
+        about: "the same, and a move costs as much as a burst",
+        tools: &[],
+        figures: RESPONSES,
+        prepare: locality::prepare,
+        run: locality::dear,
+    },
+    Workload {
+        name: "locality-half",
+        about: "the same, but for half of the workers moves cost nothing",
+        tools: &[],
+        figures: RESPONSES,
+        prepare: locality::prepare,
+        run: locality::half,
+    },
+];
+
 fn nothing(_site: &Site<'_>) -> Result<()> {
     Ok(())
 }
@@ -308,12 +341,14 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_every_workload_counts() {
-        let names: std::collections::BTreeSet<_> = ALL.iter().map(|workload| workload.name).collect();
-        assert_eq!(names.len(), ALL.len());
-        for workload in ALL {
+        let all = || REAL.iter().chain(SYNTHETIC);
+        let names: std::collections::BTreeSet<_> = all().map(|workload| workload.name).collect();
+        assert_eq!(names.len(), all().count());
+        for workload in all() {
             assert!(workload.figures.iter().any(|figure| figure.counts), "{}", workload.name);
-            assert!(!workload.name.contains([',', ' ']) && !workload.tools.is_empty());
+            assert!(!workload.name.contains([',', ' ']));
         }
+        assert!(REAL.iter().all(|workload| !workload.tools.is_empty()));
     }
 
     #[test]

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `scx_rl locality` as a workload: moves between caches have a price, also where there are no caches.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Site, found, read};
+
+/// Bursts of 2 ms, far longer than what a switch takes under emulation, and a cost as long as a burst. A third of the time is
+/// left for costs, and for CPUs that an emulator does not get.
+const OPTIONS: &[&str] = &["--burst-us", "2000", "--load", "0.65", "--warm-up", "3", "--seconds", "8"];
+/// Workers for each CPU: enough that somebody waits.
+const WORKERS: usize = 6;
+/// How fast the loop of arithmetic is, iterations per us: measured once, so that a burst is the same work in every cell.
+const SPEED_FILE: &str = "locality-speed";
+
+fn scx_rl(args: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("finding scx_rl's own program file")?);
+    command.arg("locality").args(args);
+    Ok(command)
+}
+
+fn report(site: &Site<'_>, command: &mut Command) -> Result<String> {
+    site.run("locality", command.args(["--out", "locality.json"]))?;
+    read(&site.path("locality.json"))
+}
+
+fn number(json: &str, pointer: &str) -> Result<f64> {
+    let value: Option<serde_json::Value> = serde_json::from_str(json).ok();
+    found(value.and_then(|value| value.pointer(pointer)?.as_f64()), "scx_rl locality", json)
+}
+
+pub fn prepare(site: &Site<'_>) -> Result<()> {
+    let json = report(site, &mut scx_rl(&["--cost-us", "0", "--seconds", "0.1", "--warm-up", "0"])?)?;
+    let speed = number(&json, "/iterations_per_us")?;
+    fs::write(site.path(SPEED_FILE), speed.to_string()).context("writing the speed of the loop")
+}
+
+fn run(site: &Site<'_>, costs: &[&str]) -> Result<Vec<f64>> {
+    let mut command = scx_rl(OPTIONS)?;
+    command.args(costs).args(["--iterations-per-us", &read(&site.path(SPEED_FILE))?]);
+    command.args(["--workers", &(WORKERS * site.cpus).to_string(), "--seed", &site.seed.to_string()]);
+    let json = report(site, &mut command)?;
+    let figures = ["/response/mean_us", "/response/p99_us", "/bursts_per_s", "/llc_changes"];
+    figures.iter().map(|pointer| number(&json, pointer)).collect()
+}
+
+pub fn free(site: &Site<'_>) -> Result<Vec<f64>> {
+    run(site, &["--cost-us", "0"])
+}
+
+pub fn dear(site: &Site<'_>) -> Result<Vec<f64>> {
+    run(site, &["--cost-us", "2000"])
+}
+
+pub fn half(site: &Site<'_>) -> Result<Vec<f64>> {
+    run(site, &["--cost-us", "2000", "--costly", "0.5"])
+}
