@@ -12,7 +12,7 @@ use super::report::{Summary, Times, decisions, share};
 use super::workload::Workload;
 use super::{Balancer, Sim, SimConfig};
 use crate::agent::Environment;
-use crate::process::print;
+use crate::process::{print, resident_bytes};
 
 /// Events are taken that often, simulated ns, so that none are lost.
 const POLL_NS: u64 = 10_000_000;
@@ -147,6 +147,7 @@ fn summary(sim: &mut Sim, balancer: Balancer, shape: Shape, tasks: usize, seed: 
         wall_s,
         events: totals.events,
         events_per_s: totals.events as f64 / wall_s.max(1e-9),
+        resident_mib: resident_bytes() as f64 / f64::from(1 << 20),
         hash: format!("{:016x}", totals.hash()),
         utilisation: share(totals.busy_ns, elapsed_ns * shape.cpus as u64),
         wakeups: totals.wakeups,

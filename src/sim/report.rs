@@ -148,6 +148,8 @@ pub struct Summary {
     pub events: u64,
     /// Events in a second of real time.
     pub events_per_s: f64,
+    /// Memory of this process at the end, MiB.
+    pub resident_mib: f64,
     /// Hash over all events, hexadecimal.
     pub hash: String,
     /// Share of the CPUs' time that they were busy.
