@@ -4,10 +4,14 @@
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::network::Form;
+
 /// What can be tuned about learning. Unknown names are refused, so that a typing error is not a silent default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hyper {
+    /// What the actor may be (mlp): an ablation, see `experiments/hyper`.
+    pub network: Form,
     /// Accepted events per update (512): enough that a rare expensive wait does not decide an update alone.
     pub batch_events: usize,
     /// Events per gradient step (128): four steps per epoch. At most 2048, where candle would start threads.
@@ -40,6 +44,7 @@ pub struct Hyper {
 impl Default for Hyper {
     fn default() -> Self {
         Self {
+            network: Form::Mlp,
             batch_events: 512,
             minibatch_events: 128,
             epochs: 2,

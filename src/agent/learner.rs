@@ -84,6 +84,7 @@ impl Learner {
     pub fn new(hyper: Hyper, parameters: &Parameters, rng: ChaCha8Rng, updates: u64) -> Result<Self> {
         let actor = Mlp::new(&parameters.actor).context("the actor's arrays do not fit its shape")?;
         let critic = Mlp::new(&parameters.critic).context("the critic's arrays do not fit its shape")?;
+        hyper.network.bring(&actor)?;
         let (actor_adam, critic_adam) = optimisers(&hyper, &actor, &critic)?;
         Ok(Self { hyper, actor, critic, actor_adam, critic_adam, rng, updates })
     }
@@ -167,6 +168,7 @@ impl Learner {
         self.actor_adam.step(&grads)?;
         self.critic_adam.step(&grads)?;
         quantise::project(&self.actor)?;
+        self.hyper.network.bring(&self.actor)?;
         Ok(self.parameters()?.not_finite().is_none())
     }
 

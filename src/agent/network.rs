@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The two networks: an actor (16 -> 12 ReLU -> 1 logit) that is quantised and published, and a critic (16 -> 16 ReLU -> 1)
+//! The two networks: an actor (18 -> 12 ReLU -> 1 logit) that is quantised and published, and a critic (18 -> 16 ReLU -> 1)
 //! that stays here. Parameters are explicit variables in a fixed, named order: candle's `VarMap` iterates a hash map, and
 //! its CPU random numbers cannot be seeded; both would make two runs of one seed differ.
 //!
@@ -9,6 +9,7 @@
 use candle_core::{Device, Result, Tensor, Var};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::policy::{RL_HIDDEN, host::FEATURES};
 
@@ -97,6 +98,51 @@ impl Parameters {
     }
 }
 
+/// What the actor may be. All forms are special cases of the one network that BPF computes, so an ablation needs no other
+/// arithmetic: two neurons with opposite weights are a linear unit, because `relu(z) - relu(-z) = z`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// No linear unit: 12 ReLU neurons.
+    #[default]
+    Mlp,
+    /// Nothing but a linear unit: logistic regression.
+    Linear,
+    /// A linear unit beside 10 ReLU neurons: a skip connection from the features to the logit.
+    Residual,
+}
+
+impl Form {
+    /// The nearest numbers to these that have the form.
+    fn tie(self, layers: &mut Layers) {
+        let hidden = layers.b1.len();
+        if self == Form::Mlp || hidden < 2 {
+            return;
+        }
+        for row in [&mut layers.w1, &mut layers.b1, &mut layers.w2].into_iter().flat_map(|a| a.chunks_exact_mut(hidden))
+        {
+            let half = (row[0] - row[1]) / 2.0;
+            (row[0], row[1]) = (half, -half);
+        }
+        if self == Form::Linear {
+            layers.w2[2..].fill(0.0);
+        }
+    }
+
+    /// Bring a network's variables to the form.
+    ///
+    /// # Errors
+    /// candle fails.
+    pub fn bring(self, network: &Mlp) -> Result<()> {
+        if self == Form::Mlp {
+            return Ok(());
+        }
+        let mut layers = network.layers()?;
+        self.tie(&mut layers);
+        network.set(&layers)
+    }
+}
+
 /// One network as candle variables.
 #[derive(Debug, Clone)]
 pub struct Mlp {
@@ -142,5 +188,33 @@ impl Mlp {
             var.set(&Tensor::from_slice(values, var.shape(), &Device::Cpu)?)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn a_linear_actor_is_linear_and_a_residual_one_has_a_linear_part() {
+        let outputs = |form: Form, scales: &[f32]| {
+            let mut layers = Parameters::random(&mut ChaCha8Rng::seed_from_u64(7)).actor;
+            form.tie(&mut layers);
+            let mut tied = layers.clone();
+            form.tie(&mut tied);
+            assert_eq!(tied, layers, "what has the form stays as it is");
+            let rows: Vec<[f32; FEATURES]> =
+                scales.iter().map(|&s| std::array::from_fn(|i| s * (i as f32 - 8.5))).collect();
+            let inputs = Tensor::from_slice(rows.as_flattened(), (rows.len(), FEATURES), &Device::Cpu).unwrap();
+            Mlp::new(&layers).unwrap().forward(&inputs).unwrap().to_vec1::<f32>().unwrap()
+        };
+        let bend = |y: &[f32]| (y[0] - 2.0 * y[1] + y[2]).abs();
+        let scales = [-1.0, 0.0, 1.0];
+        let (linear, mlp) = (outputs(Form::Linear, &scales), outputs(Form::Mlp, &scales));
+        assert!(bend(&linear) < 1e-5 && (linear[2] - linear[0]).abs() > 0.01, "{linear:?}");
+        assert!(bend(&mlp) > 0.01, "{mlp:?}");
+        let residual = outputs(Form::Residual, &scales);
+        assert!(bend(&residual) > 0.01 && residual != mlp, "{residual:?}");
     }
 }
