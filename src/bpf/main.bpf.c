@@ -25,8 +25,9 @@ char _license[] SEC("license") = "GPL";
 
 UEI_DEFINE(uei);
 
-/* The mean of what moves cost a task gives the newest a weight of 2^-RL_MOVES_MEAN. */
-#define RL_MOVES_MEAN 4
+/* What moves cost a task is a mean of that many at most, and in a domain of 2^RL_DOMAIN_MOVES_SHIFT. */
+#define RL_MOVES_MEAN 64
+#define RL_DOMAIN_MOVES_SHIFT 8
 /* A CPU that has work compares its queue with those of other domains at most this often. */
 #define RL_COMPARE_NS 250000
 
@@ -359,14 +360,20 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 }
 
 /*
- * The task's first period on CPU after a move was longer than usual by extra_ns, or shorter. The mean is of both, as periods
- * vary by themselves, and what is usual is not learned from them. The first ones count more.
+ * The task's first period on CPU after a move was longer than usual by extra_ns, or shorter. The means are of both, as periods
+ * vary by themselves, and what is usual is not learned from them.
  */
 static __always_inline void note_move(struct task_ctx *tctx, s64 extra_ns)
 {
-	tctx->move_extra_ns += (extra_ns - tctx->move_extra_ns) >> tctx->moves;
+	struct domain_ctx *dom = lookup_domain(tctx->ran_dom);
+	s64 more = extra_ns - tctx->move_extra_ns;
+
 	if (tctx->moves < RL_MOVES_MEAN)
 		tctx->moves++;
+	/* the division must be unsigned */
+	tctx->move_extra_ns += more < 0 ? -(s64)((u64)-more / tctx->moves) : (s64)((u64)more / tctx->moves);
+	if (dom)
+		dom->move_extra_ns += (extra_ns - dom->move_extra_ns) >> RL_DOMAIN_MOVES_SHIFT;
 }
 
 void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)

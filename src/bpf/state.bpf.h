@@ -70,6 +70,7 @@ struct domain_ctx {
 	u64 idle_wake_ns; /* running mean: from a wakeup to running, where an idle CPU was claimed */
 	u64 stop_ns; /* running mean, of 64: a period on CPU */
 	u64 slept_q16; /* likewise: the share of them that ended with a sleep, of RL_PROB_ONE */
+	s64 move_extra_ns; /* running mean: service after a move into it, less the usual */
 	u64 first_burst_ns; /* running mean: what new tasks run before they first sleep, or exit */
 	/* The last task that left the queue had waited last_wait_ns, at last_served_ns: see domain_head_age(). */
 	u64 last_wait_ns;
@@ -120,7 +121,7 @@ struct task_ctx {
 	u64 wake_tail_ns;  /* running mean: from there to the end of the period */
 	u64 run_avg_ns; /* running mean of a period on CPU, but for those after a move */
 	u64 sleep_avg_ns;
-	s64 move_extra_ns; /* running mean: service after a move, less the usual */
+	s64 move_extra_ns; /* mean: service after a move, less the usual */
 	u32 moves;    /* it is of so many moves, RL_MOVES_MEAN at most */
 	u64 nr_runs;
 	u32 queue;     /* whose clock its vtime is on */
