@@ -17,7 +17,7 @@ use crate::agent::network::ACTOR_HIDDEN;
 use crate::kernel::probe::{Probe, Program};
 use crate::kernel::slots::Publication;
 use crate::policy::host::FEATURES;
-use crate::policy::{RL_GROUPS, RL_LANES, RL_MODE_LEARN, RL_WEIGHT_OFFSET, rl_inputs, rl_weights};
+use crate::policy::{RL_GROUPS, RL_LANES, RL_MODE_DRAW, RL_WEIGHT_OFFSET, rl_inputs, rl_weights};
 use crate::process::print;
 
 /// Options of `scx_rl bench`.
@@ -133,7 +133,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     let (weights, plain) = random_network(&mut rng);
     probe.set_naive(&plain, &weights)?;
-    probe.publisher()?.publish(&Publication { mode: RL_MODE_LEARN, floor_q16: 64, weights, ..Publication::default() });
+    probe.publisher()?.publish(&Publication { mode: RL_MODE_DRAW, floor_q16: 64, weights, ..Publication::default() });
 
     // Interleaved, so that a change of the machine's speed meets all three; the first round warms up.
     let programs = [Program::BenchPolicy, Program::BenchNaive, Program::BenchEmpty];

@@ -124,9 +124,14 @@ pub struct Opts {
     #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]
     pub learn: bool,
 
-    /// Use the network of this checkpoint as it is: the better action always, no exploration, no learning.
+    /// Use the network of this checkpoint as it is, without learning and without the probability floor of --learn. Its actions
+    /// are drawn: who takes the better one always, under all the same circumstances, never finds out what others would cost.
     #[clap(long, group = "balancer", value_name = "FILE", help_heading = "Balancer (choose one)")]
     pub frozen: Option<PathBuf>,
+
+    /// With --frozen: take the action of higher probability always. A comparison; it is worse where it was measured.
+    #[clap(long, conflicts_with_all = ["learn", "heuristic", "random"], help_heading = "Balancer (choose one)")]
+    pub greedy: bool,
 
     /// Use the fixed rule: move where a CPU is idle, or where the queue is shorter by a task per CPU.
     #[clap(long, group = "balancer", help_heading = "Balancer (choose one)")]
@@ -351,6 +356,8 @@ mod tests {
             &["--learn", "--heuristic"][..],
             &["--learn", "--frozen", "x"],
             &["--frozen", "x", "--resume", "y"],
+            &["--learn", "--greedy"],
+            &["--heuristic", "--greedy"],
             &["--heuristic", "--checkpoint-dir", "d"],
             &["--monitor", "1", "--learn"],
             &["--heuristic", "--slices"],

@@ -31,8 +31,8 @@ const KNOWN: &str = "logged, heuristic, stay, migrate, random";
 /// few events carry a result, it says so instead of giving a number. Nothing is random.
 ///
 /// A POLICY is one of: logged (what acted in the recording), heuristic (the fixed rule), stay,
-/// migrate, random (a coin), FILE (a checkpoint, always its better action, as with --frozen), or
-/// FILE:learn (as with --learn, drawing its actions).
+/// migrate, random (a coin), FILE (a checkpoint, as with --frozen), FILE:learn (with
+/// the probability floor of --learn), or FILE:greedy (always the better action, as with --frozen --greedy).
 ///
 /// Record for minutes: a twentieth of the recordings should outlast the swings of the load, or
 /// intervals are too narrow. What it cannot tell: decisions share queues, and a policy in use would
@@ -165,9 +165,10 @@ fn policy(spec: &str, floor_q16: u32) -> Result<Policy> {
         "stay" => Ok(Policy::Stay),
         "migrate" => Ok(Policy::Migrate),
         "random" => Ok(Policy::random()),
-        file => match file.strip_suffix(":learn") {
-            Some(file) => network(file).map(|weights| Policy::network(weights, floor_q16)),
-            None => network(file).map(Policy::greedy),
+        file => match file.rsplit_once(':') {
+            Some((file, "learn")) => network(file).map(|weights| Policy::network(weights, floor_q16)),
+            Some((file, "greedy")) => network(file).map(Policy::greedy),
+            _ => network(file).map(|weights| Policy::network(weights, 0)),
         },
     };
     policy.with_context(|| format!("the policy {spec:?} is neither one of {KNOWN} nor a checkpoint that can be used"))

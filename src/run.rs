@@ -24,7 +24,7 @@ use crate::policy::{
     RL_CNT_events_censored, RL_CNT_events_dropped, RL_CNT_events_sampled, RL_CNT_migrated_llc, RL_CNT_migrated_node,
     RL_CNT_migrated_numa, RL_CNT_migrated_smt, RL_CNT_overrides, RL_CNT_pull_decisions, RL_CNT_pull_migrated,
     RL_CNT_runs, RL_CNT_torn_retries, RL_CNT_turn_decisions, RL_CNT_wait_sum_ns, RL_CNT_wake_decisions,
-    RL_CNT_wake_migrated, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_RANDOM, probability_q16, rl_event, rl_weights,
+    RL_CNT_wake_migrated, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, rl_event, rl_weights,
 };
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
@@ -126,16 +126,13 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
             }
         };
         let rule = opts.rule.unwrap_or_default();
-        let (weights, mode) = match (&mut run.learning, frozen) {
-            (Some(learning), _) => {
-                let (mode, weights) = learning.publishing.current();
-                (weights, mode)
-            }
-            (None, Some((weights, _))) => (weights, RL_MODE_FROZEN),
-            (None, None) if balancer == Balancer::Random => (rl_weights::default(), RL_MODE_RANDOM),
-            (None, None) => (rl_weights::default(), RL_MODE_HEURISTIC),
+        // Who does not learn does not explore, either: no floor.
+        let (mode, floor_q16, weights) = match (&run.learning, frozen) {
+            (Some(learning), _) => learning.publishing.current(),
+            (None, Some((weights, _))) => (if opts.greedy { RL_MODE_GREEDY } else { RL_MODE_DRAW }, 0, weights),
+            (None, None) if balancer == Balancer::Random => (RL_MODE_RANDOM, 0, rl_weights::default()),
+            (None, None) => (RL_MODE_HEURISTIC, 0, rl_weights::default()),
         };
-        let floor_q16 = probability_q16(opts.explore_floor);
         if !run.once(&domains, &Publication { mode, floor_q16, rule: rule.numbers(), weights }, signals)? {
             break;
         }
@@ -246,7 +243,7 @@ impl Run<'_> {
         if let Some(learning) = &mut self.learning {
             learning.consider();
             learning.publishing.publish(&mut scheduler)?;
-            self.weights_match = Some(scheduler.read_back()?.weights == learning.publishing.current().1);
+            self.weights_match = Some(scheduler.read_back()?.weights == learning.publishing.current().2);
             if let Some(path) = learning.checkpoint(scheduler.generation()).map(|p| p.to_path_buf()) {
                 Checkpoint::load(&path)?;
                 checkpoint = Some(path.display().to_string());

@@ -101,7 +101,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::policy::{RL_EVENT_VERSION, RL_MIGRATE, RL_MODE_LEARN, RL_PROB_ONE, RL_STAY, host, rl_slot};
+    use crate::policy::{RL_EVENT_VERSION, RL_MIGRATE, RL_MODE_DRAW, RL_PROB_ONE, RL_STAY, host, rl_slot};
 
     const FLOOR_Q16: u32 = 655;
 
@@ -113,7 +113,7 @@ mod tests {
     /// Logged by a network; staying costs 2 ms on the mean, migrating so much.
     fn log(weights: rl_weights, migrate_ms: f64, events: usize, seed: u64) -> Vec<rl_event> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let slot = rl_slot { mode: RL_MODE_LEARN, floor_q16: FLOOR_Q16, weights, ..Default::default() };
+        let slot = rl_slot { mode: RL_MODE_DRAW, floor_q16: FLOOR_Q16, weights, ..Default::default() };
         let mut event = || {
             let inputs =
                 crate::policy::rl_inputs { home_queued: rng.random_range(0..8), home_cpus: 4, ..Default::default() };
@@ -123,7 +123,7 @@ mod tests {
             assert!(decision.action == RL_MIGRATE || decision.action == RL_STAY);
             rl_event {
                 version: RL_EVENT_VERSION as u8,
-                mode: RL_MODE_LEARN as u8,
+                mode: RL_MODE_DRAW as u8,
                 action: decision.action as u8,
                 p_migrate_q16: decision.p_migrate_q16,
                 features,

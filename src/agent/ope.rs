@@ -41,7 +41,7 @@ use thiserror::Error;
 
 use crate::policy::host;
 use crate::policy::{
-    RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_PROB_ONE, rl_event, rl_mode, rl_slot,
+    RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_PROB_ONE, rl_event, rl_mode, rl_slot,
     rl_weights,
 };
 
@@ -84,14 +84,14 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The network as it learns: each action keeps at least the probability `floor_q16`, out of `RL_PROB_ONE`.
+    /// The network: each action keeps at least the probability `floor_q16`, out of `RL_PROB_ONE`, as while it learns, or 0.
     pub fn network(weights: rl_weights, floor_q16: u32) -> Self {
-        Self::slot(RL_MODE_LEARN, weights, floor_q16)
+        Self::slot(RL_MODE_DRAW, weights, floor_q16)
     }
 
-    /// The network, always its better action.
+    /// The network, always its better action: as `--frozen --greedy`.
     pub fn greedy(weights: rl_weights) -> Self {
-        Self::slot(RL_MODE_FROZEN, weights, 0)
+        Self::slot(RL_MODE_GREEDY, weights, 0)
     }
 
     /// The fixed rule.
@@ -145,7 +145,7 @@ pub enum OpeError {
     Empty,
     /// Only events of deterministic policies.
     #[error(
-        "no action was drawn: {off_mode} events were decided with certainty (--heuristic or --frozen), which tells \
+        "no action was drawn: {off_mode} events were decided with certainty (--heuristic or --greedy), which tells \
          nothing of the other action; record with --learn, which draws every action with a logged probability"
     )]
     OffMode {

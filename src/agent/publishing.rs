@@ -6,9 +6,7 @@ use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 
 use crate::policy::host::{self, Features};
-use crate::policy::{
-    RL_LOGIT_BITS, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, rl_event, rl_mode, rl_slot, rl_weights,
-};
+use crate::policy::{RL_LOGIT_BITS, RL_MODE_DRAW, RL_MODE_HEURISTIC, rl_event, rl_mode, rl_slot, rl_weights};
 
 use super::gate::{Gate, Verdict};
 use super::guard::{Counts, Decider, Guard, Harm, Reason};
@@ -41,7 +39,7 @@ pub struct Publishing {
     /// Nothing is learned any more.
     frozen: bool,
     /// What was published last.
-    last: Option<(rl_mode, rl_weights)>,
+    last: Option<(rl_mode, u32, rl_weights)>,
     /// Publications so far.
     pub published: u64,
     /// Networks that the checks or the gate refused.
@@ -81,14 +79,14 @@ impl Publishing {
         })
     }
 
-    /// What is to decide now.
-    pub fn current(&self) -> (rl_mode, rl_weights) {
+    /// What is to decide now: the mode, the probability floor, and the network.
+    pub fn current(&self) -> (rl_mode, u32, rl_weights) {
         let decider = self.guard.as_ref().map_or(Decider::Policy, Guard::decider);
         match (decider, self.trusted) {
-            (Decider::Rule, _) => (RL_MODE_HEURISTIC, self.good),
-            (Decider::Policy, _) if self.frozen => (RL_MODE_FROZEN, self.good),
-            (Decider::Policy, Some(trusted)) if self.restored => (RL_MODE_LEARN, trusted),
-            (Decider::Policy, _) => (RL_MODE_LEARN, self.good),
+            (Decider::Rule, _) => (RL_MODE_HEURISTIC, 0, self.good),
+            (Decider::Policy, _) if self.frozen => (RL_MODE_DRAW, 0, self.good),
+            (Decider::Policy, Some(trusted)) if self.restored => (RL_MODE_DRAW, self.floor_q16, trusted),
+            (Decider::Policy, _) => (RL_MODE_DRAW, self.floor_q16, self.good),
         }
     }
 
@@ -199,8 +197,8 @@ impl Publishing {
     pub fn publish(&mut self, environment: &mut impl Environment) -> Result<()> {
         let current = self.current();
         if self.last != Some(current) {
-            let (mode, weights) = current;
-            environment.publish(&weights, mode, if mode == RL_MODE_LEARN { self.floor_q16 } else { 0 })?;
+            let (mode, floor_q16, weights) = current;
+            environment.publish(&weights, mode, floor_q16)?;
             self.last = Some(current);
             self.published += 1;
         }
@@ -233,7 +231,7 @@ impl Publishing {
 /// Mean Kullback-Leibler divergence of the decisions of a network from those of another, nats.
 fn divergence(from: &rl_weights, to: &rl_weights, situations: &[Features]) -> f64 {
     let logits = |weights: &rl_weights| -> Vec<f32> {
-        let slot = rl_slot { mode: RL_MODE_LEARN, weights: *weights, ..Default::default() };
+        let slot = rl_slot { mode: RL_MODE_DRAW, weights: *weights, ..Default::default() };
         let logit = |f| host::act(&slot, f, 0).logit_q8 as f32 / (1 << RL_LOGIT_BITS) as f32;
         situations.iter().map(logit).collect()
     };

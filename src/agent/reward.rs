@@ -31,8 +31,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{
-    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSORED, RL_EV_KEPT, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE,
-    RL_MODE_LEARN, RL_MODE_RANDOM, RL_NR_DISTANCES, RL_NR_POINTS, RL_POINT_TURN, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
+    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSORED, RL_EV_KEPT, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE, RL_MODE_DRAW,
+    RL_MODE_RANDOM, RL_NR_DISTANCES, RL_NR_POINTS, RL_POINT_TURN, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
 };
 
 /// Waits and extra service times count at most this much.
@@ -67,7 +67,7 @@ pub fn judge(event: &rl_event) -> Verdict {
         return Verdict::Censored;
     }
     match u32::from(event.mode) {
-        RL_MODE_LEARN | RL_MODE_RANDOM => Verdict::Learn,
+        RL_MODE_DRAW | RL_MODE_RANDOM => Verdict::Learn,
         _ => Verdict::OffMode,
     }
 }

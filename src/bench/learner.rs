@@ -14,7 +14,7 @@ use super::{Cost, cost, random_inputs};
 use crate::agent::guard::{Guard, Limits};
 use crate::agent::publishing::Publishing;
 use crate::agent::{Agent, Hyper};
-use crate::policy::{RL_EVENT_VERSION, RL_MODE_LEARN, host, probability_q16, rl_event, rl_slot};
+use crate::policy::{RL_EVENT_VERSION, RL_MODE_DRAW, host, probability_q16, rl_event, rl_slot};
 use crate::process::resident_bytes;
 
 /// The load that shares are stated for, events per second.
@@ -69,8 +69,8 @@ pub fn run(rounds: u32, events: u64) -> Result<Report> {
     let (mut times, mut seen) = (Vec::new(), 0);
     // The first round warms up.
     for round in 0..=rounds {
-        let (_, weights) = publishing.current();
-        let slot = rl_slot { mode: RL_MODE_LEARN, floor_q16, weights, ..Default::default() };
+        let (_, _, weights) = publishing.current();
+        let slot = rl_slot { mode: RL_MODE_DRAW, floor_q16, weights, ..Default::default() };
         let stream: Vec<rl_event> = (0..events).map(|i| event(&slot, seen + i, &mut rng)).collect();
         let before = cpu_time()?;
         for second in stream.chunks(EVENTS_PER_S) {
@@ -118,7 +118,7 @@ fn event(slot: &rl_slot, number: u64, rng: &mut ChaCha8Rng) -> rl_event {
         point: input.point as u8,
         action: decision.action as u8,
         distance: input.distance as u8,
-        mode: RL_MODE_LEARN as u8,
+        mode: RL_MODE_DRAW as u8,
         features,
         ..Default::default()
     }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn all_events_are_learned_from() {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
-        let slot = rl_slot { mode: RL_MODE_LEARN, floor_q16: probability_q16(FLOOR), ..Default::default() };
+        let slot = rl_slot { mode: RL_MODE_DRAW, floor_q16: probability_q16(FLOOR), ..Default::default() };
         for number in 0..1000 {
             assert_eq!(judge(&event(&slot, number, &mut rng)), Verdict::Learn);
         }

@@ -53,10 +53,10 @@ enum rl_limits {
 
 /* The state of a published policy, in its slot, so that mode and weights can only change together. */
 enum rl_mode {
-	/* The network, acting stochastically: an action is drawn with the propensity that is logged. */
-	RL_MODE_LEARN = 0,
-	/* The network, greedy. */
-	RL_MODE_FROZEN = 1,
+	/* The network: an action is drawn, with the propensity that is logged. */
+	RL_MODE_DRAW = 0,
+	/* The network, always its better action: for comparison. */
+	RL_MODE_GREEDY = 1,
 	/* The fixed rule in policy.h. */
 	RL_MODE_HEURISTIC = 2,
 	/* A fair coin: the ablation that shows what exploration alone does. */
@@ -165,7 +165,7 @@ struct rl_slot {
 	u64 seq;
 	u64 generation;
 	u32 mode; /* enum rl_mode */
-	u32 floor_q16; /* both actions keep at least this probability in RL_MODE_LEARN */
+	u32 floor_q16; /* both actions keep at least this probability in RL_MODE_DRAW: exploration */
 	struct rl_rule rule;
 	struct rl_weights weights;
 };

@@ -124,10 +124,10 @@ static inline void rl_act(const struct rl_slot *slot, const u8 *f, u32 rnd, stru
 
 	d->mode = slot->mode;
 	d->logit_q8 = 0;
-	if (d->mode == RL_MODE_LEARN || d->mode == RL_MODE_FROZEN)
+	if (d->mode == RL_MODE_DRAW || d->mode == RL_MODE_GREEDY)
 		d->logit_q8 = rl_logit(rl_forward(&slot->weights, f));
 	switch (d->mode) {
-	case RL_MODE_LEARN:
+	case RL_MODE_DRAW:
 		p = rl_sigmoid_q16(d->logit_q8);
 		floor = slot->floor_q16;
 		if (floor > RL_PROB_ONE / 2)
@@ -137,7 +137,7 @@ static inline void rl_act(const struct rl_slot *slot, const u8 *f, u32 rnd, stru
 		if (p > RL_PROB_ONE - floor)
 			p = RL_PROB_ONE - floor;
 		break;
-	case RL_MODE_FROZEN:
+	case RL_MODE_GREEDY:
 		p = d->logit_q8 > 0 ? RL_PROB_ONE : 0;
 		break;
 	case RL_MODE_RANDOM:

@@ -13,7 +13,7 @@ use crate::policy::{RL_MODE_HEURISTIC, host, rl_policy, rl_rule, rl_slot, rl_wei
 pub struct Publication {
     /// One of `RL_MODE_*`.
     pub mode: u32,
-    /// Least probability of each action in `RL_MODE_LEARN`, of 65536.
+    /// Least probability of each action in `RL_MODE_DRAW`, of 65536.
     pub floor_q16: u32,
     /// The numbers of the fixed rule (used by `RL_MODE_HEURISTIC`).
     pub rule: rl_rule,

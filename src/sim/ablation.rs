@@ -139,7 +139,7 @@ pub struct RunArgs {
 
     /// One more, beside the fixed ones. HOW is rule:PARTS; split:PARTS/PARTS, where tasks whose moves cost
     /// something, which nobody can know, are under the second rule; two-choices; rusty; frozen:FILE;
-    /// drawn:FILE, which draws actions but does not learn; learn, learn:rule, learn:FILE; or a learner that is broken on
+    /// greedy:FILE, likewise, and always the better action; learn, learn:rule, learn:FILE; or a learner that is broken on
     /// purpose: wreck:sign, wreck:rate, wreck:nan, wreck:foreign. May be given several times.
     #[arg(long = "contender", value_name = "NAME=HOW")]
     contenders: Vec<String>,

@@ -12,7 +12,7 @@ use super::{Balancer, Rival};
 use crate::agent::{Agent, Checkpoint, Hyper};
 use crate::kernel::slots::Publication;
 use crate::policy::rule::Rule;
-use crate::policy::{RL_MODE_FROZEN, RL_MODE_LEARN, probability_q16};
+use crate::policy::{RL_MODE_DRAW, RL_MODE_GREEDY};
 
 /// The rules that people have tried, over the range of their numbers. What counts an idle CPU as more than a difference
 /// of queues is what every scheduler does; the others keep hot tasks even then.
@@ -35,9 +35,6 @@ const RULES: [(&str, &str); 17] = [
     ("hold1-5ms", "margin=1,hot-ms=5,hot-margin=3,idle=1"),
     ("hold1-20ms", "margin=1,hot-ms=20,hot-margin=3,idle=1"),
 ];
-
-/// Least probability of each action where a policy draws them, but does not learn: as while learning.
-const DRAWN_FLOOR: f64 = 0.001;
 
 /// How a contender decides.
 #[derive(Debug, Clone)]
@@ -117,8 +114,8 @@ impl Contender {
 impl FromStr for Contender {
     type Err = Error;
 
-    /// NAME=HOW; HOW is `rule:PARTS`, `split:PARTS/PARTS`, `two-choices`, `rusty`, `frozen:FILE` (the better action),
-    /// `drawn:FILE` (drawn, but not learning), `learn`, `learn:rule`, `learn:FILE` or `wreck:HOW`.
+    /// NAME=HOW; HOW is `rule:PARTS`, `split:PARTS/PARTS`, `two-choices`, `rusty`, `frozen:FILE`,
+    /// `greedy:FILE` (frozen, always the better action), `learn`, `learn:rule`, `learn:FILE` or `wreck:HOW`.
     fn from_str(text: &str) -> Result<Self> {
         let (name, how) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=HOW"))?;
         ensure!(!name.is_empty(), "{text:?} has no name before the =");
@@ -134,12 +131,10 @@ impl FromStr for Contender {
             }
             "two-choices" => Kind::Fixed(Box::default(), Rival::TwoChoices),
             "rusty" => Kind::Fixed(Box::default(), Rival::Rusty),
-            "frozen" | "drawn" => {
+            "frozen" | "greedy" => {
                 let weights = load()?.publishable().with_context(|| format!("cannot use {detail}"))?;
-                let mode = if how == "drawn" { RL_MODE_LEARN } else { RL_MODE_FROZEN };
-                // Only where actions are drawn is there a floor.
-                let floor_q16 = probability_q16(DRAWN_FLOOR);
-                let learned = Publication { mode, floor_q16, weights, ..Publication::default() };
+                let mode = if how == "frozen" { RL_MODE_DRAW } else { RL_MODE_GREEDY };
+                let learned = Publication { mode, weights, ..Publication::default() };
                 Kind::Fixed(Box::new(learned), Rival::None)
             }
             "learn" => Kind::Learn(match detail {
@@ -151,7 +146,7 @@ impl FromStr for Contender {
                 Error::msg(format!("{detail:?} is not a way to break a learner: sign, rate, nan and foreign are"))
             })?),
             _ => bail!(
-                "{how:?} is not a way to decide: rule:PARTS, split:PARTS/PARTS, two-choices, rusty, frozen:FILE, drawn:FILE, \
+                "{how:?} is not a way to decide: rule:PARTS, split:PARTS/PARTS, two-choices, rusty, frozen:FILE, greedy:FILE, \
                  learn, learn:rule, learn:FILE and wreck:HOW are"
             ),
         };

@@ -59,7 +59,7 @@ pub use work::TaskStats;
 
 use crate::kernel::SchedulerConfig;
 use crate::kernel::slots::Publication;
-use crate::policy::{RL_MODE_FROZEN, RL_MODE_RANDOM, rl_weights};
+use crate::policy::{RL_MODE_GREEDY, RL_MODE_RANDOM, rl_weights};
 
 /// What is simulated, but for the workload.
 #[derive(Debug, Clone)]
@@ -162,7 +162,7 @@ impl Balancer {
     /// What to publish for it. The constant ones are networks that do not look at their features.
     pub fn publication(self) -> Publication {
         let constant = |b2| Publication {
-            mode: RL_MODE_FROZEN,
+            mode: RL_MODE_GREEDY,
             weights: rl_weights { b2, ..rl_weights::default() },
             ..Publication::default()
         };

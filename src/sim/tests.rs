@@ -8,7 +8,7 @@ use super::workload::{Change, Role, TaskSpec, Workload};
 use super::{Balancer, Rival, Sim, SimConfig, SimError};
 use crate::agent::Environment;
 use crate::policy::rule::Rule;
-use crate::policy::{RL_CNT_events_dropped, RL_CNT_throttled, RL_EVENT_VERSION, RL_MODE_LEARN, rl_rule, rl_weights};
+use crate::policy::{RL_CNT_events_dropped, RL_CNT_throttled, RL_EVENT_VERSION, RL_MODE_DRAW, rl_rule, rl_weights};
 
 const MS: u64 = 1_000_000;
 
@@ -160,7 +160,7 @@ fn the_agent_sees_events_and_publishes() {
         assert_eq!((event.p_migrate_q16, event.home_dom < 4, event.other_dom < 4), (1 << 15, true, true));
         assert_ne!(event.home_dom, event.other_dom);
     }
-    assert_eq!(sim.publish(&rl_weights::default(), RL_MODE_LEARN, 655).unwrap(), 2, "the second generation");
+    assert_eq!(sim.publish(&rl_weights::default(), RL_MODE_DRAW, 655).unwrap(), 2, "the second generation");
     sim.run_for(50 * MS).unwrap();
     events.clear();
     sim.poll(&mut events).unwrap();
@@ -269,7 +269,7 @@ fn events_get_lost_and_publications_late_as_told() {
     let lost = sim.scheduler_mut().counters().get(RL_CNT_events_dropped) as f64;
     let share = lost / (lost + events.len() as f64);
     assert!((share - 0.5).abs() < 0.1, "{share}");
-    assert_eq!(sim.publish(&rl_weights::default(), RL_MODE_LEARN, 655).unwrap(), 2);
+    assert_eq!(sim.publish(&rl_weights::default(), RL_MODE_DRAW, 655).unwrap(), 2);
     let mut newest = |ns| {
         sim.run_for(ns).unwrap();
         events.clear();

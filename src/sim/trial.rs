@@ -128,8 +128,8 @@ impl<'a> Pupil<'a> {
 
     /// A simulation in which it decides.
     fn begin(&mut self, config: &SimConfig, workload: Workload) -> Result<Sim> {
-        let (mode, weights) = self.publishing.current();
-        let mut sim = Sim::new(config, workload, &Publication { mode, weights, ..Publication::default() })?;
+        let (mode, floor_q16, weights) = self.publishing.current();
+        let mut sim = Sim::new(config, workload, &Publication { mode, floor_q16, weights, ..Publication::default() })?;
         self.publishing.publish(&mut sim)?;
         Ok(sim)
     }

@@ -102,15 +102,15 @@ fn checkpoints_are_judged_greedy_and_drawing() {
     let recording = folder.with("a.rec", &run.recording);
     let checkpoint = right(run.checkpoint);
     let file = folder.with("right.safetensors", &checkpoint.to_bytes().unwrap());
-    let drawn = format!("{file}:learn");
-    let policies = ["--policy", &file, "--policy", &drawn, "--against", "stay"];
+    let (drawn, greedy) = (format!("{file}:learn"), format!("{file}:greedy"));
+    let policies = ["--policy", &greedy, "--policy", &drawn, "--against", "stay"];
     let report = json(&[&policies[..], &["--explore-floor", "0.25", &recording]].concat());
     let names: Vec<&Value> = report["policies"].as_array().unwrap().iter().map(|row| &row["policy"]).collect();
-    assert_eq!(names, ["stay", file.as_str(), drawn.as_str()]);
+    assert_eq!(names, ["stay", greedy.as_str(), drawn.as_str()]);
     let share = |name: &str| number(&row(&report, name)["value"]["migrated_share"]);
     assert!((0.25..=0.75).contains(&share(&drawn)), "{}", share(&drawn));
     let dr = |name: &str| &row(&report, name)["value"]["estimates"]["Ok"]["dr"];
-    let (greedy, learning) = (dr(&file), dr(&drawn));
+    let (better, learning) = (dr(&greedy), dr(&drawn));
     // To be right costs 1 ms and 0.25 of noise; to be wrong 3 more.
     let slot = rl_slot { floor_q16: RL_PROB_ONE / 4, weights: checkpoint.weights, ..Default::default() };
     let wrong = |e: &rl_event| {
@@ -119,12 +119,12 @@ fn checkpoints_are_judged_greedy_and_drawing() {
     };
     let wrong_share = events(&run.recording).iter().map(wrong).sum::<f64>() / 6000.0;
     assert!((0.25..0.5).contains(&wrong_share));
-    for (found, truth_ms) in [(greedy, -1.25), (learning, -1.25 - 3.0 * wrong_share)] {
+    for (found, truth_ms) in [(better, -1.25), (learning, -1.25 - 3.0 * wrong_share)] {
         let off_ms = (number(&found["value_ms"]) - truth_ms).abs();
         assert!(off_ms < 4.0 * number(&found["error_ms"]) && number(&found["error_ms"]) < 0.1, "{truth_ms}: {found}");
     }
-    let difference = &row(&report, &file)["difference"]["estimates"]["Ok"]["dr"];
-    let expected_ms = number(&greedy["value_ms"]) - number(&dr("stay")["value_ms"]);
+    let difference = &row(&report, &greedy)["difference"]["estimates"]["Ok"]["dr"];
+    let expected_ms = number(&better["value_ms"]) - number(&dr("stay")["value_ms"]);
     assert!((number(&difference["value_ms"]) - expected_ms).abs() < 1e-9);
     assert!(number(&difference["at_least_ms"]) > 1.0, "{difference}");
     scx_rl(&["ope", &recording, "--policy", &file, "--against", "stay"]).succeeds(&["| minus stay ", &file]);

@@ -13,7 +13,7 @@ use scx_rl::agent::{Agent, Checkpoint, Hyper, Origin};
 use scx_rl::bench::random_inputs;
 use scx_rl::policy::host::{self, Features};
 use scx_rl::policy::{
-    RL_EVENT_VERSION, RL_F_other_idle, RL_MIGRATE, RL_MODE_LEARN, RL_STAY, rl_event, rl_inputs, rl_slot,
+    RL_EVENT_VERSION, RL_F_other_idle, RL_MIGRATE, RL_MODE_DRAW, RL_STAY, rl_event, rl_inputs, rl_slot,
 };
 
 /// Say that a test did not run, past the test harness's capture.
@@ -88,7 +88,7 @@ pub fn origin() -> Origin {
 pub fn learn_on(mut agent: Agent, seed: u64, events: u64) -> Run {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut recorder = Recorder::new(Vec::new(), &Header::of(&agent), None).unwrap();
-    let mut slot = rl_slot { mode: RL_MODE_LEARN, floor_q16: 64, ..Default::default() };
+    let mut slot = rl_slot { mode: RL_MODE_DRAW, floor_q16: 64, ..Default::default() };
     for i in 0..events {
         if i % 1000 == 0 {
             slot.generation += 1;

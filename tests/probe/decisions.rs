@@ -11,7 +11,7 @@ use scx_rl::kernel::probe::Program;
 use scx_rl::kernel::slots::Publication;
 use scx_rl::policy::host::{self, FEATURES, Features};
 use scx_rl::policy::{
-    RL_LOGIT_BITS, RL_LOGIT_MAX, RL_LOGIT_SHIFT, RL_MIGRATE, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN,
+    RL_LOGIT_BITS, RL_LOGIT_MAX, RL_LOGIT_SHIFT, RL_MIGRATE, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC,
     RL_MODE_RANDOM, RL_PROB_ONE, rl_slot,
 };
 
@@ -46,7 +46,7 @@ fn the_sampler_migrates_exactly_as_often_as_the_logged_propensity_says() {
     let (mut drawn, mut propensities) = (0u64, std::collections::BTreeSet::new());
     for (i, logit) in logits.into_iter().enumerate() {
         for floor in floors {
-            let (migrated, p) = migrations(&constant(RL_MODE_LEARN, floor, logit), i as u32 * 4369);
+            let (migrated, p) = migrations(&constant(RL_MODE_DRAW, floor, logit), i as u32 * 4369);
             assert_eq!(migrated, p, "logit {logit}, floor {floor}");
             let least = floor.min(RL_PROB_ONE / 2);
             assert!((least..=RL_PROB_ONE - least).contains(&p), "logit {logit}, floor {floor}: {p}");
@@ -56,7 +56,7 @@ fn the_sampler_migrates_exactly_as_often_as_the_logged_propensity_says() {
             propensities.insert(p);
         }
         for (mode, expected) in
-            [(RL_MODE_FROZEN, if logit > 0 { RL_PROB_ONE } else { 0 }), (RL_MODE_RANDOM, RL_PROB_ONE / 2)]
+            [(RL_MODE_GREEDY, if logit > 0 { RL_PROB_ONE } else { 0 }), (RL_MODE_RANDOM, RL_PROB_ONE / 2)]
         {
             assert_eq!(migrations(&constant(mode, 66, logit), 0), (expected, expected), "mode {mode}, logit {logit}");
         }
@@ -67,7 +67,7 @@ fn the_sampler_migrates_exactly_as_often_as_the_logged_propensity_says() {
 }
 
 fn sigmoid(logit_q8: i32) -> u32 {
-    let d = host::act(&constant(RL_MODE_LEARN, 0, logit_q8), &[0; FEATURES], 0);
+    let d = host::act(&constant(RL_MODE_DRAW, 0, logit_q8), &[0; FEATURES], 0);
     assert_eq!(d.logit_q8, logit_q8.clamp(-LOGIT_MAX, LOGIT_MAX));
     d.p_migrate_q16
 }
@@ -111,9 +111,9 @@ fn frozen_decisions_in_bpf_are_those_of_the_checkpoints_network() {
     vectors.resize_with(vectors.len().next_multiple_of(BATCH), || situation(&mut rng));
 
     let weights = checkpoint.publishable().unwrap();
-    let publication = Publication { mode: RL_MODE_FROZEN, floor_q16: 66, weights, ..Publication::default() };
+    let publication = Publication { mode: RL_MODE_GREEDY, floor_q16: 66, weights, ..Publication::default() };
     let generation = probe.publisher().unwrap().publish(&publication);
-    let slot = rl_slot { generation, mode: RL_MODE_FROZEN, floor_q16: 66, weights, ..Default::default() };
+    let slot = rl_slot { generation, mode: RL_MODE_GREEDY, floor_q16: 66, weights, ..Default::default() };
     let plain = Plain::of(&checkpoint.weights);
     let mut actions = [0; 2];
     for vectors in vectors.chunks(BATCH) {

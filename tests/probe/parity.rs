@@ -11,7 +11,7 @@ use scx_rl::kernel::probe::{Probe, Program};
 use scx_rl::kernel::slots::Publication;
 use scx_rl::policy::host::{self, FEATURES, Features};
 use scx_rl::policy::{
-    RL_FEATURE_MAX, RL_LOGIT_MAX, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_PROB_ONE,
+    RL_FEATURE_MAX, RL_LOGIT_MAX, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_PROB_ONE,
     rl_inputs, rl_rule, rl_slot, rl_weights,
 };
 
@@ -135,7 +135,7 @@ fn bpf_equals_the_host_to_the_bit_on_a_million_inputs() {
     for turn in 0..1_000_000usize.div_ceil(BATCH) {
         observe_batch(&mut probe, &mut rng, turn.is_multiple_of(2));
         let weights = network(&mut rng, turn);
-        for mode in [RL_MODE_LEARN, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_RANDOM] {
+        for mode in [RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM] {
             let floor_q16 = floors[(turn + mode as usize) % floors.len()];
             let rule = random_rule(&mut rng);
             let generation = publisher.publish(&Publication { mode, floor_q16, rule, weights });
@@ -185,7 +185,7 @@ fn compare_decisions(probe: &mut Probe<'_>, slot: &rl_slot, reached: &mut Reache
         assert_eq!(batch.z[i], z, "BPF and host disagree about the output for {}", case());
         assert_eq!(batch.decisions[i], decision, "BPF and host disagree about the decision for {}", case());
         reached.actions[slot.mode as usize][decision.action as usize] += 1;
-        if slot.mode == RL_MODE_LEARN {
+        if slot.mode == RL_MODE_DRAW {
             assert_eq!(plain.forward(f), z, "the packed forward pass is wrong for {}", case());
             match decision.logit_q8 {
                 v if v >= RL_LOGIT_MAX as i32 => reached.high += 1,

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use scx_rl::kernel::probe::{Program, Runner};
 use scx_rl::kernel::slots::{Publication, Publisher};
 use scx_rl::policy::host::{self, FEATURES};
-use scx_rl::policy::{RL_LOGIT_SHIFT, RL_MODE_FROZEN, RL_MODE_LEARN, rl_policy, rl_probe_args, rl_slot, rl_weights};
+use scx_rl::policy::{RL_LOGIT_SHIFT, RL_MODE_DRAW, RL_MODE_GREEDY, rl_policy, rl_probe_args, rl_slot, rl_weights};
 
 use super::common::skip;
 use super::{HIDDEN, Plain, probe};
@@ -32,7 +32,7 @@ fn numbered(generation: u64) -> Plain {
 
 /// Its publication: learning and frozen by turns of four, since both use the network.
 fn numbered_publication(generation: u64) -> Publication {
-    let mode = if generation & 4 == 0 { RL_MODE_LEARN } else { RL_MODE_FROZEN };
+    let mode = if generation & 4 == 0 { RL_MODE_DRAW } else { RL_MODE_GREEDY };
     Publication { mode, floor_q16: 64, weights: numbered(generation).packed(), ..Publication::default() }
 }
 
@@ -44,7 +44,7 @@ fn neighbouring_test_networks_and_their_mixtures_can_be_told_apart() {
     let logit = |plain: &Plain| (plain.forward(&[1; FEATURES]) >> RL_LOGIT_SHIFT) as i32;
     for g in 0..PERIOD {
         let (old, new) = (numbered(g), numbered(g + 2));
-        let slot = rl_slot { mode: RL_MODE_LEARN, weights: old.packed(), ..Default::default() };
+        let slot = rl_slot { mode: RL_MODE_DRAW, weights: old.packed(), ..Default::default() };
         assert_eq!(host::act(&slot, &[1; FEATURES], 0).logit_q8, logit(&old), "generation {g} does not saturate");
         assert_eq!(numbered(g + PERIOD).packed(), old.packed());
         // A slot is rewritten from generation g to g + 2, w1 first: torn in the middle it is neither.

@@ -11,7 +11,7 @@ use super::*;
 use crate::agent::network::{Mlp, Parameters};
 use crate::agent::quantise;
 use crate::policy::{
-    RL_FEATURE_BITS, RL_MIGRATE, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_PROB_ONE, rl_rule, rl_slot,
+    RL_FEATURE_BITS, RL_MIGRATE, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_PROB_ONE, rl_rule, rl_slot,
 };
 
 /// The probability that the imitator should give to the rule's action.
@@ -64,15 +64,15 @@ fn an_imitator_decides_as_the_rule_does() {
         panic!("{path} is written anew: build again, and test without SCX_RL_BLESS");
     }
     let mut rng = ChaCha8Rng::seed_from_u64(99);
-    let frozen =
-        rl_slot { mode: RL_MODE_FROZEN, weights: quantise::check(&actor().unwrap()).unwrap(), ..Default::default() };
-    let learning = rl_slot { mode: RL_MODE_LEARN, ..frozen };
+    let greedy =
+        rl_slot { mode: RL_MODE_GREEDY, weights: quantise::check(&actor().unwrap()).unwrap(), ..Default::default() };
+    let learning = rl_slot { mode: RL_MODE_DRAW, ..greedy };
     let teacher = rl_slot { mode: RL_MODE_HEURISTIC, rule, ..Default::default() };
     let (mut same, mut right, n) = (0, 0.0, 20_000usize);
     for row in 0..n {
         let f = any_situation(row, &mut rng);
         let wanted = host::act(&teacher, &f, 0).action;
-        same += u32::from(host::act(&frozen, &f, 0).action == wanted);
+        same += u32::from(host::act(&greedy, &f, 0).action == wanted);
         let migrate = f64::from(host::act(&learning, &f, 0).p_migrate_q16) / f64::from(RL_PROB_ONE);
         right += if wanted == RL_MIGRATE { migrate } else { 1.0 - migrate };
     }
@@ -87,10 +87,10 @@ fn the_method_finds_an_imitator_from_anywhere() {
     let rule = rl_rule { margin: 8, ..host::default_rule() };
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let found = imitate(&Parameters::random(&mut rng).actor, &rule, &mut rng).unwrap();
-    let frozen = rl_slot { mode: RL_MODE_FROZEN, weights: quantise::check(&found).unwrap(), ..Default::default() };
+    let greedy = rl_slot { mode: RL_MODE_GREEDY, weights: quantise::check(&found).unwrap(), ..Default::default() };
     let same = (0..5000).filter(|&row| {
         let f = any_situation(row, &mut rng);
-        (host::act(&frozen, &f, 0).action == RL_MIGRATE) == teaches(&rule, &f)
+        (host::act(&greedy, &f, 0).action == RL_MIGRATE) == teaches(&rule, &f)
     });
     let same = same.count();
     assert!(same > 4750, "{same} of 5000");

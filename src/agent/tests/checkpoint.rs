@@ -56,7 +56,7 @@ fn sample_checkpoint() -> Checkpoint {
 fn resumed_equals_uninterrupted() {
     let folder = Folder::new();
     let path = folder.0.join("run.safetensors");
-    let mut world = World::new(22, RL_MODE_LEARN);
+    let mut world = World::new(22, RL_MODE_DRAW);
     let mut agent = Agent::new(small(), 22).unwrap();
     for part in 0..4 {
         world.slot.weights = agent.weights().unwrap();

@@ -21,7 +21,7 @@ fn live(agent: &mut Agent, world: &mut World, events: usize, lag: u64) {
 fn learns_where_to_migrate() {
     for seed in 0..3 {
         let mut agent = Agent::new(Hyper::default(), seed).unwrap();
-        let mut world = World::new(seed, RL_MODE_LEARN);
+        let mut world = World::new(seed, RL_MODE_DRAW);
         let before = world.right_share(&agent);
         live(&mut agent, &mut world, 80_000, 1);
         let (share, m) = (world.right_share(&agent), agent.metrics());
@@ -37,7 +37,7 @@ fn learns_where_to_migrate() {
 #[test]
 fn learns_the_opposite_from_the_opposite_reward() {
     let mut agent = Agent::new(Hyper::default(), 5).unwrap();
-    let mut world = World { inverted: true, ..World::new(5, RL_MODE_LEARN) };
+    let mut world = World { inverted: true, ..World::new(5, RL_MODE_DRAW) };
     live(&mut agent, &mut world, 80_000, 1);
     world.inverted = false;
     let share = world.right_share(&agent);
@@ -54,7 +54,7 @@ fn learns_from_a_fair_coin_and_from_old_weights() {
     assert!(share > 0.95, "from a fair coin: {share}");
     // Weights that are up to eight updates old.
     let mut agent = Agent::new(Hyper::default(), 7).unwrap();
-    let mut world = World::new(7, RL_MODE_LEARN);
+    let mut world = World::new(7, RL_MODE_DRAW);
     live(&mut agent, &mut world, 80_000, 8);
     let share = world.right_share(&agent);
     assert!(share > 0.95, "from old weights: {share}");
@@ -63,7 +63,7 @@ fn learns_from_a_fair_coin_and_from_old_weights() {
 #[test]
 fn survives_restarts_at_every_few_batches() {
     let mut agent = Agent::new(Hyper::default(), 8).unwrap();
-    let mut world = World::new(8, RL_MODE_LEARN);
+    let mut world = World::new(8, RL_MODE_DRAW);
     for _ in 0..40 {
         live(&mut agent, &mut world, 2500, 1);
         agent.restart_optimiser().unwrap();

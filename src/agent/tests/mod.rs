@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::policy::host::{self, FEATURES, Features};
 use crate::policy::{
     RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EV_KEPT, RL_EVENT_VERSION, RL_F_other_idle,
-    RL_F_turn, RL_GO_ON, RL_MIGRATE, RL_MODE_FROZEN, RL_MODE_HEURISTIC, RL_MODE_LEARN, RL_MODE_RANDOM, RL_POINT_PULL,
+    RL_F_turn, RL_GO_ON, RL_MIGRATE, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_POINT_PULL,
     RL_POINT_TURN, RL_PROB_ONE, RL_STAY, rl_event, rl_slot,
 };
 
@@ -72,7 +72,7 @@ impl World {
 
     /// Share of random situations in which the greedy policy is right.
     fn right_share(&mut self, agent: &Agent) -> f64 {
-        let slot = rl_slot { mode: RL_MODE_FROZEN, weights: agent.weights().unwrap(), ..Default::default() };
+        let slot = rl_slot { mode: RL_MODE_GREEDY, weights: agent.weights().unwrap(), ..Default::default() };
         let n = 4000;
         let right = (0..n).filter(|_| {
             let f = self.features();
@@ -165,7 +165,7 @@ fn events_are_judged() {
     assert_eq!(reward::judge(&rl_event { flags: RL_EV_BLOCKED, ..ok }), Verdict::Learn);
     assert_eq!(reward::judge(&rl_event { flags: RL_EV_CENSOR_EXIT, ..ok }), Verdict::Censored);
     assert_eq!(reward::judge(&rl_event { flags: RL_EV_CENSOR_HORIZON | RL_EV_BLOCKED, ..ok }), Verdict::Censored);
-    for mode in [RL_MODE_FROZEN, RL_MODE_HEURISTIC] {
+    for mode in [RL_MODE_GREEDY, RL_MODE_HEURISTIC] {
         let certain = rl_event { mode: mode as u8, p_migrate_q16: RL_PROB_ONE, ..ok };
         assert_eq!(reward::judge(&certain), Verdict::OffMode);
     }
@@ -193,10 +193,10 @@ fn only_valid_uncensored_events_are_learned_from() {
     let mut agent = Agent::new(small(), 1).unwrap();
     let before = bits(&agent);
     let ok = valid_event();
-    let frozen = rl_event { mode: RL_MODE_FROZEN as u8, p_migrate_q16: RL_PROB_ONE, ..ok };
+    let greedy = rl_event { mode: RL_MODE_GREEDY as u8, p_migrate_q16: RL_PROB_ONE, ..ok };
     for _ in 0..200 {
         let censored = rl_event { flags: RL_EV_CENSOR_EXIT, wait_ns: u64::MAX, ..ok };
-        agent.observe(&[censored, rl_event { version: 7, ..ok }, frozen, frozen]).unwrap();
+        agent.observe(&[censored, rl_event { version: 7, ..ok }, greedy, greedy]).unwrap();
     }
     let c = agent.metrics().counters;
     assert_eq!((c.accepted, c.censored, c.invalid, c.off_mode), (0, 200, 200, 400));
@@ -256,7 +256,7 @@ fn hyper_parameters_are_validated() {
 fn the_first_policy_is_nearly_a_fair_coin() {
     for seed in 0..20 {
         let agent = Agent::new(Hyper::default(), seed).unwrap();
-        let mut world = World::new(seed, RL_MODE_LEARN);
+        let mut world = World::new(seed, RL_MODE_DRAW);
         world.slot.weights = agent.weights().unwrap();
         for _ in 0..200 {
             let f = world.features();

@@ -54,9 +54,9 @@ fn a_policy_does_what_the_c_does() {
         ..Default::default()
     };
     let shares = [
-        (Policy::network(weights, 0), by_c(slot(RL_MODE_LEARN, 0))),
-        (Policy::network(weights, 31_000), by_c(slot(RL_MODE_LEARN, 31_000))),
-        (Policy::greedy(weights), by_c(slot(RL_MODE_FROZEN, 0))),
+        (Policy::network(weights, 0), by_c(slot(RL_MODE_DRAW, 0))),
+        (Policy::network(weights, 31_000), by_c(slot(RL_MODE_DRAW, 31_000))),
+        (Policy::greedy(weights), by_c(slot(RL_MODE_GREEDY, 0))),
         (Policy::heuristic(), by_c(slot(RL_MODE_HEURISTIC, 0))),
         (Policy::random(), 0.5),
         (Policy::Stay, 0.0),
@@ -76,7 +76,7 @@ fn a_policy_does_what_the_c_does() {
 
 #[test]
 fn the_policy_that_acted_has_weights_of_one() {
-    let mut world = World::new(2, RL_MODE_LEARN);
+    let mut world = World::new(2, RL_MODE_DRAW);
     world.slot.weights = Agent::new(Hyper::default(), 5).unwrap().weights().unwrap();
     let events = world.events(1000);
     let mean_ms = events.iter().map(reward::raw_reward_ms).sum::<f64>() / 1000.0;
@@ -162,12 +162,12 @@ fn what_cannot_be_used_is_left_out_and_counted() {
     let clean = coin_events(6, 600);
     let mut events = clean.clone();
     let ok = rl_event { wait_ns: 40 * MS, ..clean[0] };
-    let frozen = rl_event { mode: RL_MODE_FROZEN as u8, p_migrate_q16: RL_PROB_ONE, action: RL_MIGRATE as u8, ..ok };
+    let greedy = rl_event { mode: RL_MODE_GREEDY as u8, p_migrate_q16: RL_PROB_ONE, action: RL_MIGRATE as u8, ..ok };
     events.extend([rl_event { flags: RL_EV_CENSOR_EXIT, ..ok }; 2]);
     events.extend([rl_event { flags: RL_EV_CENSOR_HORIZON | RL_EV_BLOCKED, ..ok }; 3]);
     events.push(rl_event { flags: RL_EV_CENSOR_AFFINITY, ..ok });
     events.push(rl_event { flags: RL_EV_CENSOR_DEQUEUED, ..ok });
-    events.extend([frozen; 4]);
+    events.extend([greedy; 4]);
     events.push(rl_event { version: 9, ..ok });
     events.push(rl_event { p_migrate_q16: 0, action: RL_MIGRATE as u8, ..ok });
     events.extend([rl_event { sample_shift: 17, ..ok }, rl_event { sample_shift: 255, ..ok }]);
@@ -190,8 +190,8 @@ fn a_log_that_tells_nothing_is_an_error_that_says_what_to_do() {
         compare(events, &Policy::Stay, &Policy::Logged, settings).unwrap_err()
     };
     assert_eq!(error(&[], Settings::default()), OpeError::Empty);
-    let frozen = rl_event { mode: RL_MODE_FROZEN as u8, p_migrate_q16: RL_PROB_ONE, ..valid_event() };
-    let text = error(&[frozen; 700], Settings::default()).to_string();
+    let greedy = rl_event { mode: RL_MODE_GREEDY as u8, p_migrate_q16: RL_PROB_ONE, ..valid_event() };
+    let text = error(&[greedy; 700], Settings::default()).to_string();
     assert!(text.contains("700 events were decided with certainty") && text.contains("record with --learn"), "{text}");
     let censored = rl_event { flags: RL_EV_CENSOR_EXIT, ..valid_event() };
     assert_eq!(error(&[censored; 3], Settings::default()), OpeError::Unusable { events: 3 });
@@ -296,7 +296,7 @@ fn a_difference_is_that_of_the_values_and_surer() {
 
 #[test]
 fn clipping_flatters() {
-    let mut world = World::new(11, RL_MODE_LEARN);
+    let mut world = World::new(11, RL_MODE_DRAW);
     world.slot.weights = Agent::new(Hyper::default(), 5).unwrap().weights().unwrap();
     let events = world.events(2000);
     let clip = Settings { clip: Some(1.5), ..Settings::default() };

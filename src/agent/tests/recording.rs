@@ -9,7 +9,7 @@ use super::*;
 
 /// A live run of 5 parts with a checkpoint after each, recorded.
 fn live_run(agent: &mut Agent, seed: u64, limit: Option<u64>) -> (Vec<u8>, u64) {
-    let mut world = World::new(seed, RL_MODE_LEARN);
+    let mut world = World::new(seed, RL_MODE_DRAW);
     let mut recorder = Recorder::new(Vec::new(), &Header::of(agent), limit).unwrap();
     for part in 0..5 {
         world.slot.weights = agent.weights().unwrap();

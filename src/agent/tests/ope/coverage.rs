@@ -28,7 +28,7 @@ impl Bandit {
     const TURN: u32 = 20;
 
     fn new() -> Self {
-        let mut world = World::new(1, RL_MODE_LEARN);
+        let mut world = World::new(1, RL_MODE_DRAW);
         let situations = [(); 2].map(|()| (0..32).map(|_| world.features()).collect());
         // logit = 1.5 * (other_idle - home_idle) / 64
         let mut layers = Layers { w1: vec![0.0; FEATURES * 12], b1: vec![0.0; 12], w2: vec![0.0; 12], b2: vec![0.0] };
@@ -39,7 +39,7 @@ impl Bandit {
         Self {
             situations,
             slot: rl_slot {
-                mode: RL_MODE_LEARN,
+                mode: RL_MODE_DRAW,
                 floor_q16: 6554,
                 rule: host::default_rule(),
                 weights,
