@@ -99,7 +99,7 @@ pub fn random_inputs(rng: &mut impl RngCore) -> rl_inputs {
         task_sleep_avg_ns: time(),
         since_ran_ns: time(),
         since_moved_ns: time(),
-        move_penalty_ns: time(),
+        move_cost_ns: time(),
         task_want_ns: time(),
         turn_ns: 0,
         home_queued: rng.random_range(0..20),

@@ -108,6 +108,8 @@ pub enum Balancer {
     Learn,
     /// The network, fixed.
     Frozen,
+    /// The network, fixed, always its better action.
+    Greedy,
     /// The fixed rule.
     Heuristic,
     /// A fair coin.
@@ -129,8 +131,8 @@ pub struct Opts {
     #[clap(long, group = "balancer", value_name = "FILE", help_heading = "Balancer (choose one)")]
     pub frozen: Option<PathBuf>,
 
-    /// With --frozen: take the action of higher probability always. A comparison; it is worse where it was measured.
-    #[clap(long, conflicts_with_all = ["learn", "heuristic", "random"], help_heading = "Balancer (choose one)")]
+    /// With --frozen: take the action of higher probability always. A comparison; it is worse in the simulator.
+    #[clap(long, conflicts_with_all = ["learn", "heuristic", "random", "monitor"], help_heading = "Balancer (choose one)")]
     pub greedy: bool,
 
     /// Use the fixed rule: move where a CPU is idle, or where the queue is shorter by a task per CPU.
@@ -314,7 +316,7 @@ impl Opts {
     pub fn balancer(&self) -> Option<Balancer> {
         match (self.learn, self.frozen.is_some(), self.heuristic, self.random) {
             (true, ..) => Some(Balancer::Learn),
-            (_, true, ..) => Some(Balancer::Frozen),
+            (_, true, ..) => Some(if self.greedy { Balancer::Greedy } else { Balancer::Frozen }),
             (_, _, true, _) => Some(Balancer::Heuristic),
             (.., true) => Some(Balancer::Random),
             _ => None,

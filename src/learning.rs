@@ -126,8 +126,8 @@ impl Learning {
         }
     }
 
-    /// Stop learning when the process has grown too large: the current weights stay, without exploration, which would
-    /// serve no purpose.
+    /// Stop learning when the process has grown too large: the current weights stay, without the probability
+    /// floor, which would serve no purpose.
     pub fn check_memory(&mut self, environment: &mut impl Environment) -> Result<()> {
         let resident = process::resident_bytes();
         if self.stopped || resident <= self.memory_limit_bytes {

@@ -126,10 +126,12 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
             }
         };
         let rule = opts.rule.unwrap_or_default();
-        // Who does not learn does not explore, either: no floor.
+        // The floor is for those who learn.
         let (mode, floor_q16, weights) = match (&run.learning, frozen) {
             (Some(learning), _) => learning.publishing.current(),
-            (None, Some((weights, _))) => (if opts.greedy { RL_MODE_GREEDY } else { RL_MODE_DRAW }, 0, weights),
+            (None, Some((weights, _))) => {
+                (if balancer == Balancer::Greedy { RL_MODE_GREEDY } else { RL_MODE_DRAW }, 0, weights)
+            }
             (None, None) if balancer == Balancer::Random => (RL_MODE_RANDOM, 0, rl_weights::default()),
             (None, None) => (RL_MODE_HEURISTIC, 0, rl_weights::default()),
         };

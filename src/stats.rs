@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize, Stats)]
 #[stat(top)]
 pub struct Metrics {
-    #[stat(desc = "Balancer: learn, frozen, heuristic or random")]
+    #[stat(desc = "Balancer: learn, frozen, greedy, heuristic or random")]
     pub mode: String,
     #[stat(desc = "Length of the interval, seconds")]
     pub interval_s: f64,

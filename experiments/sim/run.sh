@@ -12,7 +12,8 @@ field() { sed -n "s/^  \"$1\": \"\?\([^\",]*\).*/\1/p" <<< "$2"; }
 printf '%6s %5s %6s %12s %12s %8s  %s\n' CPUs LLCs nodes events events/s MiB hash
 while read -r cpus llcs nodes seconds; do
 	once() { "$scx_rl" sim --cpus "$cpus" --llcs "$llcs" --nodes "$nodes" --seconds "$seconds" --seed 1; }
-	first=$(once) second=$(once)
+	first=$(once)
+	second=$(once)
 	if [ "$(field hash "$first")" != "$(field hash "$second")" ]; then
 		echo "two runs with $cpus CPUs differ: $(field hash "$first") and $(field hash "$second")" >&2
 		exit 1

@@ -61,12 +61,12 @@ pub fn situation(rng: &mut ChaCha8Rng) -> Features {
         since_moved_ns: time(18..35),
         home_head_age_ns: time(10..26),
         other_head_age_ns: time(10..26),
-        move_penalty_ns: time(10..23),
+        move_cost_ns: time(10..23),
         task_want_ns: time(12..28),
         ..Default::default()
     };
     if rng.random() {
-        input.move_penalty_ns = 0;
+        input.move_cost_ns = 0;
     }
     input.home_cpus = rng.random_range(1..17);
     input.other_cpus = rng.random_range(1..17);

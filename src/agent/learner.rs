@@ -162,6 +162,7 @@ impl Learner {
     fn step(&mut self, losses: &Losses) -> Result<bool> {
         let mut grads = losses.total.backward()?;
         let max = self.hyper.gradient_norm_max;
+        self.hyper.network.tie_gradients(&mut grads, &self.actor)?;
         if !limit_norm(&mut grads, self.actor.vars(), max)? || !limit_norm(&mut grads, self.critic.vars(), max)? {
             return Ok(false);
         }

@@ -6,7 +6,7 @@
 //! candle runs single-threaded at these sizes (its matmul starts threads above 48 * 48 * 256 multiplications), so results
 //! are the same to the bit on one machine with one build.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor, Var, backprop::GradStore};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -113,12 +113,9 @@ pub enum Form {
 }
 
 impl Form {
-    /// The nearest numbers to these that have the form.
+    /// The nearest numbers to these that have the form; of a gradient, what the tied numbers can follow.
     fn tie(self, layers: &mut Layers) {
         let hidden = layers.b1.len();
-        if self == Form::Mlp || hidden < 2 {
-            return;
-        }
         for row in [&mut layers.w1, &mut layers.b1, &mut layers.w2].into_iter().flat_map(|a| a.chunks_exact_mut(hidden))
         {
             let half = (row[0] - row[1]) / 2.0;
@@ -140,6 +137,28 @@ impl Form {
         let mut layers = network.layers()?;
         self.tie(&mut layers);
         network.set(&layers)
+    }
+
+    /// The same of its gradients, before an optimiser sees them: what is tied then takes the same steps, which
+    /// [`Form::bring`] after them could not repair.
+    ///
+    /// # Errors
+    /// candle fails.
+    pub fn tie_gradients(self, grads: &mut GradStore, network: &Mlp) -> Result<()> {
+        if self == Form::Mlp {
+            return Ok(());
+        }
+        let read = |var: &Var| match grads.get(var) {
+            Some(grad) => grad.flatten_all()?.to_vec1::<f32>(),
+            None => Ok(vec![0.0; var.elem_count()]),
+        };
+        let [w1, b1, w2, b2] = network.vars();
+        let mut layers = Layers { w1: read(w1)?, b1: read(b1)?, w2: read(w2)?, b2: read(b2)? };
+        self.tie(&mut layers);
+        for (var, values) in network.vars().into_iter().zip(layers.arrays()) {
+            grads.insert(var, Tensor::from_slice(values, var.shape(), &Device::Cpu)?);
+        }
+        Ok(())
     }
 }
 
@@ -199,15 +218,15 @@ mod tests {
     #[test]
     fn a_linear_actor_is_linear_and_a_residual_one_has_a_linear_part() {
         let outputs = |form: Form, scales: &[f32]| {
-            let mut layers = Parameters::random(&mut ChaCha8Rng::seed_from_u64(7)).actor;
-            form.tie(&mut layers);
-            let mut tied = layers.clone();
-            form.tie(&mut tied);
-            assert_eq!(tied, layers, "what has the form stays as it is");
+            let network = Mlp::new(&Parameters::random(&mut ChaCha8Rng::seed_from_u64(7)).actor).unwrap();
+            form.bring(&network).unwrap();
+            let tied = network.layers().unwrap();
+            form.bring(&network).unwrap();
+            assert_eq!(network.layers().unwrap(), tied, "what has the form stays as it is");
             let rows: Vec<[f32; FEATURES]> =
                 scales.iter().map(|&s| std::array::from_fn(|i| s * (i as f32 - 8.5))).collect();
             let inputs = Tensor::from_slice(rows.as_flattened(), (rows.len(), FEATURES), &Device::Cpu).unwrap();
-            Mlp::new(&layers).unwrap().forward(&inputs).unwrap().to_vec1::<f32>().unwrap()
+            network.forward(&inputs).unwrap().to_vec1::<f32>().unwrap()
         };
         let bend = |y: &[f32]| (y[0] - 2.0 * y[1] + y[2]).abs();
         let scales = [-1.0, 0.0, 1.0];
@@ -216,5 +235,31 @@ mod tests {
         assert!(bend(&mlp) > 0.01, "{mlp:?}");
         let residual = outputs(Form::Residual, &scales);
         assert!(bend(&residual) > 0.01 && residual != mlp, "{residual:?}");
+    }
+
+    #[test]
+    fn tied_gradients_are_those_of_the_tied_numbers() {
+        let network = Mlp::new(&Parameters::random(&mut ChaCha8Rng::seed_from_u64(3)).actor).unwrap();
+        Form::Linear.bring(&network).unwrap();
+        let row: [f32; FEATURES] = std::array::from_fn(|i| i as f32 / 9.0 - 0.7);
+        let output = |layers: &Layers| {
+            let inputs = Tensor::from_slice(&row, (1, FEATURES), &Device::Cpu).unwrap();
+            Mlp::new(layers).unwrap().forward(&inputs).unwrap().sum_all().unwrap()
+        };
+        let inputs = Tensor::from_slice(&row, (1, FEATURES), &Device::Cpu).unwrap();
+        let mut grads = network.forward(&inputs).unwrap().sum_all().unwrap().backward().unwrap();
+        Form::Linear.tie_gradients(&mut grads, &network).unwrap();
+        let grad = |i: usize| grads.get(network.vars()[i]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // One weight of the pair goes up, its twin down by as much: the slope is that of both.
+        let (at, step) = (5 * ACTOR_HIDDEN, 1e-2);
+        let (mut up, mut down) = (network.layers().unwrap(), network.layers().unwrap());
+        (up.w1[at], up.w1[at + 1]) = (up.w1[at] + step, up.w1[at + 1] - step);
+        (down.w1[at], down.w1[at + 1]) = (down.w1[at] - step, down.w1[at + 1] + step);
+        let value = |layers: &Layers| output(layers).to_scalar::<f32>().unwrap();
+        let slope = (value(&up) - value(&down)) / (2.0 * step);
+        let (w1, w2) = (grad(0), grad(2));
+        assert!((2.0 * w1[at] - slope).abs() < 1e-3 * slope.abs().max(1e-2), "{} {slope}", w1[at]);
+        assert_eq!(w1[at + 1], -w1[at]);
+        assert!(w2[2..].iter().all(|&g| g == 0.0) && w2[0] == -w2[1]);
     }
 }

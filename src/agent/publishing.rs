@@ -82,15 +82,15 @@ impl Publishing {
     /// What is to decide now: the mode, the probability floor, and the network.
     pub fn current(&self) -> (rl_mode, u32, rl_weights) {
         let decider = self.guard.as_ref().map_or(Decider::Policy, Guard::decider);
+        let floor_q16 = if self.frozen { 0 } else { self.floor_q16 };
         match (decider, self.trusted) {
             (Decider::Rule, _) => (RL_MODE_HEURISTIC, 0, self.good),
-            (Decider::Policy, _) if self.frozen => (RL_MODE_DRAW, 0, self.good),
-            (Decider::Policy, Some(trusted)) if self.restored => (RL_MODE_DRAW, self.floor_q16, trusted),
-            (Decider::Policy, _) => (RL_MODE_DRAW, self.floor_q16, self.good),
+            (Decider::Policy, Some(trusted)) if self.restored => (RL_MODE_DRAW, floor_q16, trusted),
+            (Decider::Policy, _) => (RL_MODE_DRAW, floor_q16, self.good),
         }
     }
 
-    /// Nothing is learned any more: without exploration from now on.
+    /// Nothing is learned any more: without the floor from now on.
     pub fn freeze(&mut self) {
         self.frozen = true;
     }

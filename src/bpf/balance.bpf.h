@@ -78,14 +78,15 @@ static __always_inline void ask_and_count(struct task_struct *p, struct rl_ask *
 	}
 }
 
-/* What others paid for moves to the same domain counts as so many of the task's own. */
+/* What moves to the same domain have cost, by whoever, counts as so many of the task's own. */
 #define RL_OTHERS_MOVES 4
 
 /*
- * What a move is expected to cost a task: the mean of what its moves have cost, and while it has had few, of what those of
- * others have. (Shrinkage: as in a credibility estimate, Buehlmann 1967.) Not negative.
+ * What a move is expected to cost a task: the mean of what its moves have cost, and while it has had few, of what moves to
+ * that domain have. (Shrinkage: as in a credibility estimate, Buehlmann 1967. The mean is over tasks of all kinds, and over
+ * all distances.) Not negative.
  */
-static __always_inline u64 move_penalty_ns(const struct task_ctx *tctx, const struct domain_ctx *to)
+static __always_inline u64 move_cost_ns(const struct task_ctx *tctx, const struct domain_ctx *to)
 {
 	s64 sum = tctx->move_extra_ns * tctx->moves + to->move_extra_ns * RL_OTHERS_MOVES;
 
@@ -125,7 +126,7 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 	in->task_sleep_avg_ns = tctx->sleep_avg_ns;
 	in->since_ran_ns = since(tctx->stopped_at_ns, now);
 	in->since_moved_ns = since(tctx->moved_at_ns, now);
-	in->move_penalty_ns = move_penalty_ns(tctx, other);
+	in->move_cost_ns = move_cost_ns(tctx, other);
 	in->point = args->arm.point;
 	in->distance = distance_between(args->arm.home, args->arm.other);
 	in->waker = args->waker;

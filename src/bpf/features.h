@@ -21,7 +21,7 @@ struct rl_inputs {
 	u64 task_sleep_avg_ns; /* running mean of the task's sleeps */
 	u64 since_ran_ns;      /* since it last left a CPU; ~0 if it never ran */
 	u64 since_moved_ns;    /* since it last changed domain; ~0 if it never did */
-	u64 move_penalty_ns;   /* what a move is expected to cost: service after it less the usual, 0 if negative */
+	u64 move_cost_ns;   /* what a move is expected to cost: service after it less the usual, 0 if negative */
 	u64 task_want_ns;      /* what the task usually runs between two sleeps, or has run since its last one */
 	u64 turn_ns;           /* at TURN: how long its turn has lasted */
 	u32 home_queued;
@@ -98,8 +98,8 @@ static inline u32 rl_share(u32 v, u32 n)
 	  rl_log8(in->since_ran_ns >> 14))                                                                             \
 	X(since_moved, "time since the task changed domain, log2 of 1.05 ms, eighths",                                 \
 	  rl_log8(in->since_moved_ns >> 20))                                                                           \
-	X(move_penalty, "what a move is expected to cost the task, log2 of 1.024 us, eighths",                         \
-	  rl_log8(in->move_penalty_ns >> 10))                                                                          \
+	X(move_cost, "what a move is expected to cost the task, log2 of 1.024 us, eighths",                            \
+	  rl_log8(in->move_cost_ns >> 10))                                                                             \
 	X(waker, "42 x (1 synchronous + 2 waker in the other domain)", (in->waker & 3) * 42)                           \
 	X(task_want, "how long the task runs before it sleeps, log2 of 1.024 us, eighths",                             \
 	  rl_log8(in->task_want_ns >> 10))                                                                             \

@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use scx_rl::agent::Checkpoint;
 use scx_rl::agent::recording::{Reader, Record};
@@ -111,23 +111,33 @@ fn frozen_decisions_in_bpf_are_those_of_the_checkpoints_network() {
     vectors.resize_with(vectors.len().next_multiple_of(BATCH), || situation(&mut rng));
 
     let weights = checkpoint.publishable().unwrap();
-    let publication = Publication { mode: RL_MODE_GREEDY, floor_q16: 66, weights, ..Publication::default() };
-    let generation = probe.publisher().unwrap().publish(&publication);
-    let slot = rl_slot { generation, mode: RL_MODE_GREEDY, floor_q16: 66, weights, ..Default::default() };
     let plain = Plain::of(&checkpoint.weights);
-    let mut actions = [0; 2];
-    for vectors in vectors.chunks(BATCH) {
-        let batch = probe.batch().unwrap();
-        batch.features.copy_from_slice(vectors);
-        batch.rnd.fill(u32::MAX);
-        probe.run(Program::Decide, 1).unwrap();
-        for (f, decision) in vectors.iter().zip(probe.batch().unwrap().decisions) {
-            assert_eq!(decision, host::act(&slot, f, 0), "{f:?}");
-            // And without any of the C: migrate where the logit, in 1/256, is positive.
-            assert_eq!(decision.action == RL_MIGRATE, plain.forward(f) >> RL_LOGIT_SHIFT > 0, "{f:?}");
-            actions[decision.action as usize] += 1;
+    // As --frozen publishes it, and with --greedy, where a floor would not matter.
+    for (mode, floor_q16) in [(RL_MODE_DRAW, 0), (RL_MODE_GREEDY, 66)] {
+        let publication = Publication { mode, floor_q16, weights, ..Publication::default() };
+        let generation = probe.publisher().unwrap().publish(&publication);
+        let slot = rl_slot { generation, mode, floor_q16, weights, ..Default::default() };
+        let mut actions = [0; 2];
+        for vectors in vectors.chunks(BATCH) {
+            let batch = probe.batch().unwrap();
+            batch.features.copy_from_slice(vectors);
+            batch.rnd.fill_with(|| rng.random());
+            let rnd = batch.rnd;
+            probe.run(Program::Decide, 1).unwrap();
+            for ((f, decision), rnd) in vectors.iter().zip(probe.batch().unwrap().decisions).zip(rnd) {
+                assert_eq!(decision, host::act(&slot, f, rnd), "{f:?}");
+                // And without any of the C, the logit in 1/256: who draws takes the likelier action with its probability,
+                // within what sigmoid's approximation allows; else always.
+                let logit = plain.forward(f) >> RL_LOGIT_SHIFT;
+                let p = 1.0 / (1.0 + (-(logit.clamp(-2048, 2048) as f64) / 256.0).exp());
+                let drawn = f64::from(rnd & (RL_PROB_ONE - 1)) / f64::from(RL_PROB_ONE);
+                let migrates = if mode == RL_MODE_DRAW { drawn < p } else { logit > 0 };
+                let too_close = mode == RL_MODE_DRAW && (drawn - p).abs() < 2e-4;
+                assert!(too_close || (decision.action == RL_MIGRATE) == migrates, "{p} {drawn}: {f:?}");
+                actions[decision.action as usize] += 1;
+            }
         }
+        println!("{} decisions equal: {} stay, {} migrate", vectors.len(), actions[0], actions[1]);
+        assert!(actions.iter().all(|&n| n > 500), "the policy must use both actions: {actions:?}");
     }
-    println!("{} decisions equal: {} stay, {} migrate", vectors.len(), actions[0], actions[1]);
-    assert!(actions.iter().all(|&n| n > 500), "the policy must use both actions: {actions:?}");
 }

@@ -61,7 +61,7 @@ fn inputs(rng: &mut ChaCha8Rng) -> rl_inputs {
         &mut input.task_sleep_avg_ns,
         &mut input.since_ran_ns,
         &mut input.since_moved_ns,
-        &mut input.move_penalty_ns,
+        &mut input.move_cost_ns,
     ] {
         if chosen() {
             *field = extreme(rng);
