@@ -187,7 +187,7 @@ struct rl_decision {
 
 /* Mechanisms of the base scheduler that an ablation can switch off: X(name, what is switched off) */
 #define RL_MECHANISMS(X)                                                                                               \
-	X(preempt, "a waking task takes a CPU from one with a much later deadline")                                    \
+	X(preempt, "a waking task that is gone in a moment takes a CPU from one that is not")                          \
 	X(sync, "a wakee waits for its waker's CPU when that is faster than an idle one")                              \
 	X(yield, "a yield just after a task began to run is ignored")                                                  \
 	X(depth, "slices are shorter for tasks that do not sleep, and in long queues")                                 \

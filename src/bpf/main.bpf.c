@@ -33,12 +33,13 @@ UEI_DEFINE(uei);
 /* A CPU that has work compares its queue with those of other domains at most this often. */
 #define RL_COMPARE_NS 250000
 
+/* Who preempts does so for a moment. */
 static __always_inline void send_to_cpu(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags)
 {
 	struct cpu_ctx *cctx = enq_flags & SCX_ENQ_PREEMPT ? lookup_cpu(scx_bpf_task_cpu(p)) : NULL;
 
 	if (cctx)
-		WRITE_ONCE(cctx->preempted, want_ns(tctx) < RL_BRIEF_NS);
+		WRITE_ONCE(cctx->preempted, true);
 	tctx->from_dsq = false;
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 }

@@ -7,7 +7,7 @@
  * deadline. Each queue has its own clock; that of a CPU's own queue is placed on the clock of its domain.
  *
  * Slices are long, because a switch costs throughput; and what must not wait for them preempts instead: a waking task
- * whose deadline is much earlier than that of a running one.
+ * that is gone in a moment, and due earlier than a running one that is not.
  */
 #ifndef __SCX_RL_ORDER_BPF_H
 #define __SCX_RL_ORDER_BPF_H
@@ -18,8 +18,6 @@
 #define RL_MIN_RUN_NS 500000
 /* A task that usually runs no longer than this is gone in a moment. */
 #define RL_BRIEF_NS 1000000
-/* A waking task preempts one that wants this many times as much. */
-#define RL_PREEMPT_RATIO 4
 /* A task that never slept is expected to run this many times as long as it has. */
 #define RL_NEW_RATIO 4
 /* One that has run for this many times as long as it usually does is doing something else now, and so as good as new. */
@@ -300,7 +298,7 @@ static __always_inline void grant(struct task_struct *p, struct task_ctx *tctx, 
 /*
  * How much later the deadline of what runs on the CPU is than that of a waking task; not positive: no reason to preempt.
  * That costs a switch, and much more if a lock is held. So it must not happen among tasks that sleep soon by themselves,
- * but only where the running one wants more than a slice, and the waking one far less.
+ * but only where the running one wants more than a slice, and the waking one is gone in a moment.
  */
 __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32 cpu, u64 now)
 {
@@ -312,7 +310,7 @@ __noinline s64 rl_advantage(struct task_ctx *tctx __arg_nonnull, u32 weight, s32
 	usual = READ_ONCE(cctx->burst_avg_ns);
 	burst = running_burst_ns(cctx, now);
 	want = expected_ns(burst < usual * RL_UNUSUAL_RATIO ? usual : 0, burst);
-	if (want < slice_ns || want_ns(tctx) * RL_PREEMPT_RATIO > want)
+	if (want < slice_ns || want_ns(tctx) >= RL_BRIEF_NS)
 		return 0;
 	return lateness(READ_ONCE(cctx->deadline), READ_ONCE(cctx->queue)) -
 	       lateness(deadline(tctx, weight), tctx->queue);
