@@ -78,6 +78,34 @@ static __always_inline void ask_and_count(struct task_struct *p, struct rl_ask *
 	}
 }
 
+/* What moves cost a task is a mean of that many at most, and in a domain of 2^RL_DOMAIN_MOVES_SHIFT. */
+#define RL_MOVES_MEAN 64
+#define RL_DOMAIN_MOVES_SHIFT 8
+/* One move counts as this at most, as in the reward: a period on CPU lasts as long as nobody else waits. */
+#define RL_MOVE_CAP_NS 50000000LL
+
+/*
+ * The task's first period on CPU after a move was longer than usual by extra_ns, or shorter. The means are of both, as periods
+ * vary by themselves, and what is usual is not learned from them.
+ */
+static __always_inline void note_move(struct task_ctx *tctx, s64 extra_ns)
+{
+	struct domain_ctx *dom = lookup_domain(tctx->ran_dom);
+	s64 more;
+
+	if (extra_ns > RL_MOVE_CAP_NS)
+		extra_ns = RL_MOVE_CAP_NS;
+	if (extra_ns < -RL_MOVE_CAP_NS)
+		extra_ns = -RL_MOVE_CAP_NS;
+	more = extra_ns - tctx->move_extra_ns;
+	if (tctx->moves < RL_MOVES_MEAN)
+		tctx->moves++;
+	/* the division must be unsigned */
+	tctx->move_extra_ns += more < 0 ? -(s64)((u64)-more / tctx->moves) : (s64)((u64)more / tctx->moves);
+	if (dom)
+		dom->move_extra_ns += (extra_ns - dom->move_extra_ns) >> RL_DOMAIN_MOVES_SHIFT;
+}
+
 /* What moves to the same domain have cost, by whoever, counts as so many of the task's own. */
 #define RL_OTHERS_MOVES 4
 

@@ -25,11 +25,6 @@ char _license[] SEC("license") = "GPL";
 
 UEI_DEFINE(uei);
 
-/* What moves cost a task is a mean of that many at most, and in a domain of 2^RL_DOMAIN_MOVES_SHIFT. */
-#define RL_MOVES_MEAN 64
-#define RL_DOMAIN_MOVES_SHIFT 8
-/* One move counts as this at most, as in the reward: a period on CPU lasts as long as nobody else waits. */
-#define RL_MOVE_CAP_NS 50000000LL
 /* A CPU that has work compares its queue with those of other domains at most this often. */
 #define RL_COMPARE_NS 250000
 
@@ -360,28 +355,6 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	grant(p, tctx, cctx, now);
 	event_ran(tctx, id, now);
 	tctx->nr_runs++;
-}
-
-/*
- * The task's first period on CPU after a move was longer than usual by extra_ns, or shorter. The means are of both, as periods
- * vary by themselves, and what is usual is not learned from them.
- */
-static __always_inline void note_move(struct task_ctx *tctx, s64 extra_ns)
-{
-	struct domain_ctx *dom = lookup_domain(tctx->ran_dom);
-	s64 more;
-
-	if (extra_ns > RL_MOVE_CAP_NS)
-		extra_ns = RL_MOVE_CAP_NS;
-	if (extra_ns < -RL_MOVE_CAP_NS)
-		extra_ns = -RL_MOVE_CAP_NS;
-	more = extra_ns - tctx->move_extra_ns;
-	if (tctx->moves < RL_MOVES_MEAN)
-		tctx->moves++;
-	/* the division must be unsigned */
-	tctx->move_extra_ns += more < 0 ? -(s64)((u64)-more / tctx->moves) : (s64)((u64)more / tctx->moves);
-	if (dom)
-		dom->move_extra_ns += (extra_ns - dom->move_extra_ns) >> RL_DOMAIN_MOVES_SHIFT;
 }
 
 void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
