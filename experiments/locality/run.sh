@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Balancers where moves have a price, on a real kernel (a VM): three regimes of the locality workload, in which a move between
 # caches costs nothing, as much as a burst, or that for every second worker. The policy learns under all three in turns (other
-# arrivals, the same kinds); then it is compared with fixed balancers, as it is (frozen) and learning on. It is not told under which regime it runs.
+# arrivals, the same kinds); then it is compared with fixed balancers, as it is (frozen) and learning on. It is not told under
+# which regime it runs.
 #
 #     experiments/locality/run.sh OUT_DIR [ROUNDS]        once built; about 5 minutes for learning and 5 for each round
 #
@@ -13,7 +14,8 @@ set -euo pipefail
 
 out=$(realpath -m "${1:?where results go}") rounds=${2:-5} turns=${LEARN_TURNS:-5}
 scx_rl=$(realpath "${SCX_RL:-target/release/scx_rl}")
-state=/sys/kernel/sched_ext/state
+# shellcheck disable=SC1091
+. "$(dirname "$(realpath "$0")")/../vm.sh"
 mkdir -p "$out"
 
 if [ -z "${IN_VM:-}" ]; then
@@ -23,9 +25,8 @@ fi
 
 "$scx_rl" --learn --no-guard --checkpoint-dir "$out" --summary "$out/learn.json" --stats 10 > "$out/learn.log" 2>&1 &
 learner=$!
-for ((i = 0; i < 300; i++)); do [ "$(cat $state)" != enabled ] || break; sleep 0.1; done
-[ "$(cat $state)" = enabled ] || { tail "$out/learn.log" >&2; exit 1; }
-speed=$("$scx_rl" locality --seconds 0.1 --warm-up 0 --cost-us 0 | sed -n 's/.*"iterations_per_us": \([0-9.]*\).*/\1/p')
+attached "$out/learn.log"
+speed=$(loop_speed "$scx_rl")
 for ((turn = 1; turn <= turns; turn++)); do
 	for costly in 0 1 0.5; do
 		"$scx_rl" locality --workers 12 --burst-us 2000 --load 0.65 --cost-us 2000 --costly $costly --seconds 12 \

@@ -11,6 +11,8 @@ set -euo pipefail
 
 out=$(realpath -m "${1:?where results go}") rounds=${2:-3}
 scx_rl=$(realpath "${SCX_RL:-target/release/scx_rl}") seconds=${SECONDS_EACH:-12}
+# shellcheck disable=SC1091
+. "$(dirname "$(realpath "$0")")/../vm.sh"
 mkdir -p "$out"
 balancers=(stay greedy random heuristic)
 
@@ -24,10 +26,9 @@ options() { # SCENARIO
 }
 
 if [ "${IN_VM:-}" ]; then
-	state=/sys/kernel/sched_ext/state
 	declare -A how=([stay]="--heuristic --rule margin=7.5,numa=7.5,idle=0" [greedy]="--heuristic --rule margin=0,numa=0"
 		[random]=--random [heuristic]=--heuristic)
-	speed=$("$scx_rl" locality --seconds 0.1 --warm-up 0 --cost-us 0 | sed -n 's/.*"iterations_per_us": \([0-9.]*\).*/\1/p')
+	speed=$(loop_speed "$scx_rl")
 	for ((round = 1; round <= rounds; round++)); do
 		for scenario in free dear half; do
 			for balancer in "${balancers[@]}"; do
@@ -35,7 +36,7 @@ if [ "${IN_VM:-}" ]; then
 				# shellcheck disable=SC2086
 				"$scx_rl" ${how[$balancer]} --summary "$name.summary.json" 2> "$name.log" &
 				scheduler=$!
-				for ((i = 0; i < 100; i++)); do [ "$(cat $state)" != enabled ] || break; sleep 0.1; done
+				attached "$name.log"
 				# shellcheck disable=SC2046
 				"$scx_rl" locality $(options $scenario) --iterations-per-us "$speed" --out "$name.json"
 				kill -INT $scheduler

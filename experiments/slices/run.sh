@@ -9,7 +9,8 @@ set -euo pipefail
 
 out=$(realpath -m "${1:?where results go}") rounds=${2:-5} turns=${LEARN_TURNS:-6}
 scx_rl=$(realpath "${SCX_RL:-target/release/scx_rl}")
-state=/sys/kernel/sched_ext/state
+# shellcheck disable=SC1091
+. "$(dirname "$(realpath "$0")")/../vm.sh"
 mkdir -p "$out"
 
 if [ -z "${IN_VM:-}" ]; then
@@ -19,7 +20,7 @@ fi
 
 "$scx_rl" --learn --slices --no-guard --checkpoint-dir "$out" --summary "$out/learn.json" --stats 10 > "$out/learn.log" 2>&1 &
 learner=$!
-for ((i = 0; i < 300; i++)); do [ "$(cat $state)" != enabled ] || break; sleep 0.1; done
+attached "$out/learn.log"
 for ((turn = 0; turn < turns; turn++)); do
 	schbench -m 2 -t 4 -n 1 -r 15 > /dev/null 2>&1
 	stress-ng --cpu 4 --cpu-method int64 --timeout 18 --temp-path /tmp > /dev/null 2>&1 &

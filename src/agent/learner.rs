@@ -169,7 +169,6 @@ impl Learner {
         self.actor_adam.step(&grads)?;
         self.critic_adam.step(&grads)?;
         quantise::project(&self.actor)?;
-        self.hyper.network.bring(&self.actor)?;
         Ok(self.parameters()?.not_finite().is_none())
     }
 

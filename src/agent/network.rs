@@ -139,8 +139,7 @@ impl Form {
         network.set(&layers)
     }
 
-    /// The same of its gradients, before an optimiser sees them: what is tied then takes the same steps, which
-    /// [`Form::bring`] after them could not repair.
+    /// The same of its gradients, before an optimiser sees them: what is tied takes the same steps, and so keeps the form.
     ///
     /// # Errors
     /// candle fails.

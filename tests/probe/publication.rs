@@ -30,7 +30,7 @@ fn numbered(generation: u64) -> Plain {
     plain
 }
 
-/// Its publication: learning and frozen by turns of four, since both use the network.
+/// Its publication: drawing and greedy by turns of four, since both use the network.
 fn numbered_publication(generation: u64) -> Publication {
     let mode = if generation & 4 == 0 { RL_MODE_DRAW } else { RL_MODE_GREEDY };
     Publication { mode, floor_q16: 64, weights: numbered(generation).packed(), ..Publication::default() }

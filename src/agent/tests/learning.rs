@@ -2,6 +2,7 @@
 //! Does it learn, in the right direction, from logged propensities, and only as a function of the stream?
 
 use super::*;
+use crate::agent::network::Form;
 
 /// Events from the agent's own quantised policy, republished after every `lag` updates.
 fn live(agent: &mut Agent, world: &mut World, events: usize, lag: u64) {
@@ -32,6 +33,16 @@ fn learns_where_to_migrate() {
         assert_eq!((m.counters.accepted, m.counters.invalid, m.counters.skipped_updates), (80_000, 0, 0));
         assert!(m.entropy < 0.4 && m.kl >= 0.0 && m.value_loss.is_finite());
     }
+}
+
+#[test]
+fn a_linear_actor_stays_linear_while_it_learns() {
+    let mut agent = Agent::new(Hyper { network: Form::Linear, ..Hyper::default() }, 4).unwrap();
+    let mut world = World::new(4, RL_MODE_DRAW);
+    let before = agent.weights().unwrap().w2;
+    live(&mut agent, &mut world, 20_000, 1);
+    let w2 = agent.weights().unwrap().w2;
+    assert!(w2 != before && w2[0] == -w2[1] && w2[2..].iter().all(|&w| w == 0), "{before:?} -> {w2:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{Site, found, read};
 
@@ -22,26 +23,22 @@ fn scx_rl(args: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-fn report(site: &Site<'_>, command: &mut Command) -> Result<String> {
+fn report(site: &Site<'_>, command: &mut Command) -> Result<Value> {
     site.run("locality", command.args(["--out", "locality.json"]))?;
-    read(&site.path("locality.json"))
+    serde_json::from_str(&read(&site.path("locality.json"))?).context("reading what scx_rl locality wrote")
 }
 
-fn number(json: &str, pointer: &str) -> Result<f64> {
-    let value: Option<serde_json::Value> = serde_json::from_str(json).ok();
-    found(value.and_then(|value| value.pointer(pointer)?.as_f64()), "scx_rl locality", json)
+fn number(report: &Value, pointer: &str) -> Result<f64> {
+    found(report.pointer(pointer).and_then(Value::as_f64), "scx_rl locality", &report.to_string())
 }
 
 pub fn prepare(site: &Site<'_>) -> Result<()> {
     if site.path(SPEED_FILE).exists() {
         return Ok(());
     }
-    let json = report(site, &mut scx_rl(&["--cost-us", "0", "--seconds", "0.1", "--warm-up", "0"])?)?;
-    ensure!(
-        serde_json::from_str::<serde_json::Value>(&json)?.pointer("/caches/1").is_some(),
-        "there is one last-level cache only, so no move costs anything"
-    );
-    let speed = number(&json, "/iterations_per_us")?;
+    let report = report(site, &mut scx_rl(&["--cost-us", "0", "--seconds", "0.1", "--warm-up", "0"])?)?;
+    ensure!(report.pointer("/caches/1").is_some(), "there is one last-level cache only, so no move costs anything");
+    let speed = number(&report, "/iterations_per_us")?;
     fs::write(site.path(SPEED_FILE), speed.to_string()).context("writing the speed of the loop")
 }
 
@@ -49,9 +46,9 @@ fn run(site: &Site<'_>, costs: &[&str]) -> Result<Vec<f64>> {
     let mut command = scx_rl(OPTIONS)?;
     command.args(costs).args(["--iterations-per-us", &read(&site.path(SPEED_FILE))?]);
     command.args(["--workers", &(WORKERS * site.cpus).to_string(), "--seed", &site.seed.to_string()]);
-    let json = report(site, &mut command)?;
+    let report = report(site, &mut command)?;
     let figures = ["/response/mean_us", "/response/p99_us", "/bursts_per_s", "/backlog_at_end"];
-    figures.iter().map(|pointer| number(&json, pointer)).collect()
+    figures.iter().map(|pointer| number(&report, pointer)).collect()
 }
 
 pub fn free(site: &Site<'_>) -> Result<Vec<f64>> {
