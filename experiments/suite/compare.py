@@ -3,7 +3,9 @@
 """Two schedulers of a suite against each other, from its summary.json: the geometric mean over workloads of the ratios of
 medians, more than 1 where the first is better, with a 95 % interval (rounds drawn with replacement, the same for both).
 
-    experiments/suite/compare.py experiments/suite/2026-11-22-4cpu-2llc/summary.json heuristic scx_rusty
+    experiments/suite/compare.py experiments/suite/2026-11-22-4cpu-2llc/summary.json heuristic scx_rusty [WITHOUT,...]
+
+WITHOUT: workloads to leave out. Also printed: the ratio of each workload.
 """
 import json
 import math
@@ -31,23 +33,31 @@ def ratio(workloads, first, second, rounds):
 
 
 def main():
-    if len(sys.argv) != 4:
-        sys.exit(f"usage: {sys.argv[0]} SUMMARY.json SCHEDULER SCHEDULER")
-    path, first, second = sys.argv[1:]
+    if len(sys.argv) not in (4, 5):
+        sys.exit(f"usage: {sys.argv[0]} SUMMARY.json SCHEDULER SCHEDULER [WITHOUT,...]")
+    path, first, second = sys.argv[1:4]
+    without = sys.argv[4].split(",") if len(sys.argv) > 4 else []
     with open(path, encoding="utf-8") as file:
         summary = json.load(file)
-    names = [scheduler["name"] for scheduler in summary["schedulers"]]
-    for name in (first, second):
-        if name not in names:
-            sys.exit(f"{path} has no {name}: it has {', '.join(names)}")
+    known = ([s["name"] for s in summary["schedulers"]], [w["name"] for w in summary["workloads"]])
+    for names, kind in (((first, second), 0), (without, 1)):
+        for name in names:
+            if name not in known[kind]:
+                sys.exit(f"{path} has no {name}: it has {', '.join(known[kind])}")
+    workloads = [workload for workload in summary["workloads"] if workload["name"] not in without]
     rounds, draw = summary["rounds_done"], random.Random(1)
-    value = ratio(summary["workloads"], first, second, range(rounds))
+    value = ratio(workloads, first, second, range(rounds))
     if value is None:
         sys.exit(f"{first} and {second} have no workload in common")
-    drawn = (ratio(summary["workloads"], first, second, draw.choices(range(rounds), k=rounds)) for _ in range(DRAWS))
+    drawn = (ratio(workloads, first, second, draw.choices(range(rounds), k=rounds)) for _ in range(DRAWS))
     drawn = sorted(r for r in drawn if r is not None)
     low, high = drawn[int(0.025 * len(drawn))], drawn[int(0.975 * len(drawn)) - 1]
-    print(f"{first} / {second}: {value:.2f} [{low:.2f}, {high:.2f}]")
+    lines = [f"{first} / {second}: {value:.2f} [{low:.2f}, {high:.2f}]"]
+    for workload in workloads:
+        alone = ratio([workload], first, second, range(rounds))
+        if alone is not None:
+            lines.append(f"  {workload['name']:<20}{alone:5.2f}")
+    print("\n".join(lines))
 
 
 main()
