@@ -355,9 +355,10 @@ __noinline bool rl_balance_pull(s32 cpu, u32 own, u32 own_load, bool would_idle)
 	args.extra_idle = would_idle;
 	if (cctx) {
 		cctx->compared_at_ns = args.arm.now;
-		args.arm.home = cctx->rescue ? cctx->rescue - 1 : own;
-		cctx->rescue = 0;
-		if (would_idle && args.arm.home != own && pull_overdue(cpu, &args))
+		args.arm.home = would_idle && cctx->rescue ? cctx->rescue - 1 : own;
+		if (would_idle)
+			cctx->rescue = 0;
+		if (args.arm.home != own && pull_overdue(cpu, &args))
 			return true;
 	}
 	/* with work of its own, a CPU only looks at a queue that is longer by more than a task per CPU, and that by a part */

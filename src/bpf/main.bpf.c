@@ -49,9 +49,9 @@ static __always_inline u64 used_of_turn(struct task_struct *p, struct task_ctx *
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		return 0;
 	waiting = waiting16(cpu, domain_of(cpu));
-	if (policy_has_turns())
-		return used < turn_limit_ns(waiting) ? used : 0;
-	return used < slice_ns && used < allowed_ns(want_ns(tctx), waiting) ? used : 0;
+	if (used >= slice_ns)
+		return 0;
+	return used < (policy_has_turns() ? turn_limit_ns(waiting) : allowed_ns(want_ns(tctx), waiting)) ? used : 0;
 }
 
 /* A waking task's domain, and its virtual time there. */
@@ -75,11 +75,12 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 	tail = wake_flags & SCX_WAKE_SYNC ? rl_waker_tail() : RL_NEVER;
 	tctx->sync = tail < RL_BRIEF_NS;
 	home = legal_home(p, tctx, prev_cpu);
-	if (waker_is_faster(p, home, tail)) {
-		settle(p, tctx, home);
+	if (waker_is_faster(p, tctx, home, tail)) {
+		cpu = bpf_get_smp_processor_id();
+		settle(p, tctx, domain_of(cpu));
 		count(sync_local);
 		send_to_cpu(p, tctx, 0);
-		return bpf_get_smp_processor_id();
+		return cpu;
 	}
 	cpu = rl_pick_idle(p, home, prev_cpu);
 	if (cpu < 0 && nr_domains > 1) {
@@ -124,6 +125,16 @@ static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *
 	return false;
 }
 
+/*
+ * Has a CPU not asked for a task for longer than any turn lasts? Its local DSQ never was empty, then: kernel threads that wake
+ * each other there. As long as others wait, they wait like them.
+ */
+static __always_inline bool held_up(struct cpu_ctx *cctx, s32 cpu)
+{
+	return cctx && (nr_queued(RL_CPU_QUEUE + cpu) || nr_queued(domain_of(cpu))) &&
+	       since(cctx->dispatched_at_ns, scx_bpf_now()) > 2 * slice_ns;
+}
+
 void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
@@ -138,7 +149,8 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	/* Once: a kernel thread that keeps running waits for its turn like others. */
-	if ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1 && (enq_flags & SCX_ENQ_WAKEUP)) {
+	if ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1 && (enq_flags & SCX_ENQ_WAKEUP) &&
+	    !held_up(cctx, scx_bpf_task_cpu(p))) {
 		count(local_kthread);
 		send_to_cpu(p, tctx, want_ns(tctx) < RL_BRIEF_NS ? enq_flags | SCX_ENQ_PREEMPT : enq_flags);
 		return;
@@ -174,7 +186,8 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 		WRITE_ONCE(dom->last_served_ns, tctx->queued_at_ns);
 	}
 	tctx->from_dsq = true;
-	WRITE_ONCE(dom->enqueued_at_ns, scx_bpf_now());
+	/* a full barrier, before idle CPUs are looked for: see look_again() */
+	__sync_lock_test_and_set(&dom->enqueued_at_ns, scx_bpf_now());
 	place = turn_deadline(tctx, p->scx.weight);
 	scx_bpf_dsq_insert_vtime(p, queue, slice_ns - tctx->slice_used_ns, time_before(last, place) ? last : place,
 				 enq_flags);
@@ -236,6 +249,7 @@ void BPF_STRUCT_OPS(rl_dispatch, s32 cpu, struct task_struct *prev)
 
 	if (!cctx)
 		return;
+	cctx->dispatched_at_ns = scx_bpf_now();
 	/* a CPU serves its own queues at least every second time, whatever the policy says */
 	if ((waiting || goes_on) && nr_domains > 1 && !cctx->pulled &&
 	    since(cctx->compared_at_ns, scx_bpf_now()) > RL_COMPARE_NS &&
@@ -494,6 +508,13 @@ void BPF_STRUCT_OPS(rl_enable, struct task_struct *p)
 
 	if (!now)
 		return;
+	if (tctx->nr_runs) {
+		/* back from a higher class, where its sleeps were not seen: neither debt nor a long credit is forgotten */
+		tctx->slice_used_ns = 0;
+		tctx->yielded = false;
+		rl_limit_lead(tctx, p->scx.weight, false);
+		return;
+	}
 	tctx->vtime = READ_ONCE(*now);
 	prepay(tctx, p->scx.weight);
 }

@@ -127,18 +127,29 @@ __noinline u64 rl_waker_tail(void)
 }
 
 /*
- * The waker is going to leave its CPU in `tail`. If that is less than an idle CPU here takes to wake up, p is faster on the
- * waker's CPU. Both are measured, so this holds on any machine. Only while nobody else waits for that CPU: a pair that hands
- * it to and fro would keep it for ever.
+ * The waker is going to leave its CPU in `tail`. If that is less than an idle CPU at home takes to wake up, p is faster on the
+ * waker's CPU; in another domain, if that saves what a move there is expected to cost, too: so pairs come together. All of it
+ * is measured, so this holds on any machine. Only while nobody else waits for that CPU: a pair that hands it to and fro would
+ * keep it for ever.
  */
-static __always_inline bool waker_is_faster(struct task_struct *p, u32 home, u64 tail)
+static __always_inline bool waker_is_faster(struct task_struct *p, struct task_ctx *tctx, u32 home, u64 tail)
 {
-	struct domain_ctx *dom = lookup_domain(home);
 	s32 cpu = bpf_get_smp_processor_id();
+	u32 here = domain_of(cpu);
+	struct domain_ctx *dom = lookup_domain(home), *to = lookup_domain(here);
+	u64 now;
 
-	return dom && with(RL_WITHOUT_sync) && tail < dom->idle_wake_ns && domain_of(cpu) == home &&
-	       bpf_cpumask_test_cpu(cpu, p->cpus_ptr) && !nr_queued(home) && !nr_queued(RL_CPU_QUEUE + cpu) &&
-	       !nr_queued(SCX_DSQ_LOCAL_ON | cpu);
+	if (!dom || !to || !with(RL_WITHOUT_sync) || tail >= dom->idle_wake_ns ||
+	    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr) || nr_queued(here) || nr_queued(RL_CPU_QUEUE + cpu) ||
+	    nr_queued(SCX_DSQ_LOCAL_ON | cpu))
+		return false;
+	if (here == home)
+		return true;
+	now = scx_bpf_now();
+	if (tail + move_cost_ns(tctx, to) >= dom->idle_wake_ns || rl_too_many_moves(home, here, now))
+		return false;
+	rl_note_decided_move(home, here, now);
+	return true;
 }
 
 /* Keep the domain's count of idle CPUs. Only the CPU itself, or its update_idle, changes its flag. */

@@ -173,6 +173,7 @@ struct cpu_ctx {
 	u64 burst_avg_ns; /* likewise */
 	u64 compared_at_ns; /* it looked at other domains then */
 	u64 looked_at_ns;
+	u64 dispatched_at_ns; /* it asked for a task then, so its local DSQ was empty */
 } __attribute__((aligned(64)));
 
 struct {
