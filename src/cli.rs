@@ -52,9 +52,9 @@ pub struct Cli {
 /// Tools around the scheduler.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Look at checkpoints.
+    /// Look at checkpoints, compare them, and export their policy.
     #[command(subcommand)]
-    Checkpoint(CheckpointCommand),
+    Checkpoint(crate::checkpoints::CheckpointCommand),
     /// Learn offline from a recording, exactly as the recorded run did, and write the checkpoint that results.
     Replay(ReplayArgs),
     Ope(crate::ope::OpeArgs),
@@ -67,23 +67,22 @@ pub enum Command {
     Vm(crate::vm::VmArgs),
     Demo(crate::demo::DemoArgs),
     Suite(crate::suite::SuiteArgs),
+    #[command(subcommand)]
+    Experiment(crate::experiment::ExperimentCommand),
     Progs(crate::progs::ProgsArgs),
     Sim(crate::sim::command::SimArgs),
     #[command(subcommand)]
     Ablation(crate::sim::ablation::AblationCommand),
     Locality(crate::locality::LocalityArgs),
-}
-
-/// What can be done with a checkpoint.
-#[derive(Debug, Subcommand)]
-pub enum CheckpointCommand {
-    /// Check a checkpoint and print what it holds.
-    Show {
-        /// The checkpoint.
-        file: PathBuf,
-        /// Print JSON.
-        #[clap(long)]
-        json: bool,
+    /// Print what completes the command line in a shell: source it, or put it where the shell looks for such files.
+    Completions {
+        /// The shell that it is for.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages: scx_rl.1, and one for each subcommand.
+    Man {
+        /// Where they go. Created if missing.
+        dir: PathBuf,
     },
 }
 

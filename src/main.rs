@@ -6,13 +6,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use log::{LevelFilter, warn};
 use scx_rl::agent::recording::{self, Reader};
 use scx_rl::agent::{Agent, Origin};
-use scx_rl::cli::{Balancer, CheckpointCommand, Cli, Command, Opts, ReplayArgs};
+use scx_rl::cli::{Balancer, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
-use scx_rl::{bench, demo, kernel, learning, locality, ope, progs, run, runqlat, sim, stats, suite, verifier, vm};
+use scx_rl::{
+    bench, checkpoints, demo, experiment, kernel, learning, locality, ope, progs, run, runqlat, sim, stats, suite,
+    verifier, vm,
+};
 use scx_utils::build_id;
 use simplelog::{ColorChoice, TerminalMode};
 
@@ -32,14 +35,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
     log_to_stderr(cli.opts.verbose)?;
     match cli.command {
         None => schedule(&cli.opts)?,
-        Some(Command::Checkpoint(CheckpointCommand::Show { file, json })) => {
-            let checkpoint = run::load(&file)?;
-            if json {
-                print(&format!("{}\n", serde_json::to_string_pretty(&checkpoint.summary())?))?;
-            } else {
-                print(&checkpoint.describe())?;
-            }
-        }
+        Some(Command::Checkpoint(command)) => checkpoints::run(&command)?,
         Some(Command::Replay(args)) => replay(&args)?,
         Some(Command::Ope(args)) => ope::run(&args)?,
         Some(Command::Runqlat(args)) => runqlat::run(args)?,
@@ -47,10 +43,20 @@ fn start(cli: Cli) -> Result<ExitCode> {
         Some(Command::Verifier(args)) => verifier::run(&args)?,
         Some(Command::Demo(args)) => demo::run(args)?,
         Some(Command::Suite(args)) => suite::run(&args)?,
+        Some(Command::Experiment(command)) => experiment::run(&command)?,
         Some(Command::Progs(args)) => progs::run(&args)?,
         Some(Command::Sim(args)) => sim::command::run(&args)?,
         Some(Command::Ablation(command)) => sim::ablation::run(&command)?,
         Some(Command::Locality(args)) => locality::run(&args)?,
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "scx_rl", &mut text);
+            print(&String::from_utf8_lossy(&text))?;
+        }
+        Some(Command::Man { dir }) => {
+            let write = || std::fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(Cli::command(), &dir));
+            write().with_context(|| format!("cannot write man pages to {}", dir.display()))?;
+        }
         Some(Command::Vm(args)) => {
             let code = vm::run(&args)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));

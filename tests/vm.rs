@@ -4,9 +4,12 @@
 
 mod vm_support;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use scx_rl::agent::Checkpoint;
 use scx_rl::agent::recording::{self, Reader};
 use scx_rl::vm::{Vm, VmOutput};
@@ -59,4 +62,78 @@ fn learns_checkpoints_replays_frozen_and_survives_sigstop() {
 #[test]
 fn survives_faults() {
     scenario(Vm::new().cpus(4).llcs(2), "vm-faults", "faults");
+}
+
+/// Two workloads whose tools the set-up of the tests installs.
+const STUDY: &str = r#"
+name = "vm-study"
+backend = "vm"
+workloads = ["hackbench-pipe", "stress-switch"]
+timeout-s = 300
+
+[[scheduler]]
+name = "eevdf"
+
+[[scheduler]]
+name = "heuristic"
+
+[[topology]]
+cpus = 2
+llcs = 2
+"#;
+
+fn experiment(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scx_rl"));
+    command.arg("experiment").args(args).stdin(Stdio::null());
+    command
+}
+
+fn cells(study: &Path) -> Vec<(PathBuf, serde_json::Value)> {
+    let Ok(entries) = std::fs::read_dir(study.join("cells")) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
+    paths.map(|path| (path.clone(), serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap())).collect()
+}
+
+/// Waits until there are that many cells.
+fn wait_for_cells(run: &mut Child, study: &Path, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(200);
+    while cells(study).len() < count {
+        assert!(run.try_wait().unwrap().is_none(), "the run ended early: {:?}", std::fs::read_dir(study.join("logs")));
+        assert!(Instant::now() < deadline, "no cell came");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_study_whose_run_is_killed_goes_on() {
+    // That there can be a VM at all.
+    if run_or_skip(&Vm::new().cpus(1).llcs(1).timeout(Duration::from_secs(120)), "true").is_none() {
+        return;
+    }
+    let dir = folder("vm-study");
+    let (spec, study) = (dir.join("spec.toml"), dir.join("study"));
+    std::fs::write(&spec, STUDY).unwrap();
+    let study_text = study.to_str().unwrap();
+    let mut run =
+        experiment(&["run", spec.to_str().unwrap(), "--out-dir", study_text]).stdout(Stdio::null()).spawn().unwrap();
+    wait_for_cells(&mut run, &study, 1);
+    kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGKILL).unwrap();
+    run.wait().unwrap();
+    let kept = cells(&study);
+    assert!((1..4).contains(&kept.len()), "{kept:?}");
+
+    // The VM of the killed run ends before the next one begins.
+    let Output { status, stdout, stderr } = experiment(&["run", "--resume", study_text]).output().unwrap();
+    let said = String::from_utf8_lossy(&stdout);
+    assert!(status.success(), "{said}\n{}", String::from_utf8_lossy(&stderr));
+    assert!(said.contains("geometric mean of workloads"), "{said}");
+    let all = cells(&study);
+    assert_eq!(all.len(), 4);
+    for (path, cell) in &all {
+        assert!(cell["complaint"].is_null() && !cell["figures"].as_object().unwrap().is_empty(), "{path:?}: {cell}");
+        assert!(!cell["waits"]["buckets"].as_array().unwrap().is_empty(), "{path:?}: {cell}");
+    }
+    for (path, cell) in kept {
+        assert!(all.contains(&(path, cell)), "what was done is not measured again");
+    }
 }

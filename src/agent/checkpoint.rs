@@ -3,14 +3,14 @@
 //! its metadata, the checks) is in format.rs.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::file;
 use crate::policy::rl_weights;
 
 use super::format;
@@ -189,29 +189,14 @@ impl Checkpoint {
         quantise::check(&self.parameters.actor)
     }
 
-    /// Write to `path` so that at any moment the old file or the new one is there, whole: a temporary file in the same
-    /// folder, fsync, rename, fsync of the folder. On an error before the rename the old file is untouched.
+    /// Write to `path` so that at any moment the old file or the new one is there, whole ([`file::replace`]).
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
-        // Two writers of one process get two names.
-        static WRITES: AtomicU64 = AtomicU64::new(0);
         let bytes = format::encode(self)?;
-        let io = |action, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| CheckpointError::Io { action, path, source }
-        };
-        let folder = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let number = WRITES.fetch_add(1, Ordering::Relaxed);
-        let temporary = folder.join(format!(".scx_rl-{}-{number}.tmp", std::process::id()));
-        let written = write_new(&temporary, &bytes).and_then(|()| fs::rename(&temporary, path));
-        if let Err(source) = written {
-            // Best effort: the error that matters is the first one.
-            let _ = fs::remove_file(&temporary);
-            return Err(io("write", path)(source));
-        }
-        File::open(folder).and_then(|dir| dir.sync_all()).map_err(io("sync the folder", folder))
+        file::replace(path, &bytes).map_err(|source| CheckpointError::Io {
+            action: "write",
+            path: path.to_path_buf(),
+            source,
+        })
     }
 
     /// Read and check everything.
@@ -296,14 +281,4 @@ impl Checkpoint {
 
 fn or_unknown(text: &str) -> &str {
     if text.is_empty() { "unknown" } else { text }
-}
-
-/// Write a new file to the disk. An old one of that name can only be a leftover of a killed process with the same id.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok() {
-        fs::remove_file(path)?;
-    }
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }

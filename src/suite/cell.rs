@@ -60,7 +60,7 @@ pub struct Cell {
     /// The scheduler.
     pub scheduler: String,
     /// The workload.
-    pub workload: &'static str,
+    pub workload: String,
     /// Its figures by name; empty where it failed.
     pub figures: BTreeMap<String, f64>,
     /// How long all of it took.
@@ -82,12 +82,24 @@ impl Cell {
         Cell { complaint: Some(complaint), kernel, ..Cell::empty(job, place) }
     }
 
+    /// It in a line, and a line for each of the kernel's words.
+    pub fn line(&self) -> String {
+        let figures: Vec<String> = self.figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let words = self.complaint.as_ref().map(|complaint| format!("FAILED: {complaint}"));
+        let first = format!("  {:<18}{:>5.1} s  {}", self.workload, self.seconds, words.unwrap_or(figures.join(", ")));
+        [first]
+            .into_iter()
+            .chain(self.kernel.iter().map(|line| format!("    kernel: {line}")))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
     fn empty(job: Job, (round, position, scheduler): (usize, usize, &str)) -> Cell {
         Cell {
             round,
             position,
             scheduler: scheduler.into(),
-            workload: job.name(),
+            workload: job.name().into(),
             figures: BTreeMap::new(),
             seconds: 0.0,
             latency: None,

@@ -116,6 +116,39 @@ pub fn select(wanted: &Wanted<'_>) -> Result<(Vec<Contender>, Vec<Skipped>)> {
     Ok((chosen, left_out))
 }
 
+/// Those that need no command line.
+pub fn known() -> Vec<&'static str> {
+    [EEVDF, HEURISTIC].into_iter().chain(PEERS).collect()
+}
+
+/// Is it one of them?
+pub fn is_known(name: &str) -> bool {
+    known().contains(&name)
+}
+
+/// Where this program is, and the folder with the published ones.
+///
+/// # Errors
+/// The former is not known.
+pub fn places() -> Result<(PathBuf, Option<PathBuf>)> {
+    let exe = std::env::current_exe().context("finding scx_rl's own program file")?;
+    Ok((exe, crate::vm::cache_folder().ok().map(|cache| cache.join("peers/bin"))))
+}
+
+/// One contender: by its name alone, or by its command line.
+///
+/// # Errors
+/// As [`select`].
+pub fn of(name: &str, command: Option<&str>) -> Result<Contender> {
+    let (exe, peers) = places()?;
+    let names = [name.to_string()];
+    let wanted = Wanted { names: &names, variants: &[], checkpoint: None, exe: &exe, peers: peers.as_deref() };
+    match command {
+        Some(command) => variant(&format!("{name}={command}"), &wanted),
+        None => select(&wanted)?.0.pop().with_context(|| format!("{name} is not here")),
+    }
+}
+
 fn variant(text: &str, wanted: &Wanted<'_>) -> Result<Contender> {
     let (name, command) = text.split_once('=').with_context(|| format!("--scheduler {text:?} is not NAME=COMMAND"))?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);

@@ -2,8 +2,8 @@
 //! `scx_rl suite`: EEVDF, the published schedulers and scx_rl under the same real programs, in one boot, in turns, and one
 //! table.
 //!
-//! Reading order: `workload` (what is run), `contender` (what is compared), `cell` (one under the other), `bpf_cost`,
-//! `summary` (what the cells say), `table`.
+//! Reading order: `workload` (what is run), `contender` (what is compared), `cell` (one under the other), `turn` (all under
+//! one), `bpf_cost`, `summary` (what the cells say), `table`. [`crate::experiment`] uses the same parts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,26 +15,25 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 mod bpf_cost;
-mod cell;
-mod contender;
-mod summary;
+pub(crate) mod cell;
+pub(crate) mod contender;
+pub(crate) mod summary;
 pub(crate) mod table;
-mod workload;
+pub(crate) mod turn;
+pub(crate) mod workload;
 
 use cell::{Cell, Job};
-use contender::{Attached, Contender, EEVDF, Skipped, Wanted};
-use summary::Findings;
+use contender::{Contender, EEVDF, Skipped, Wanted};
+use summary::{Findings, Subject};
+use turn::Rig;
 use workload::{Site, Workload};
 
 use crate::lab::child::{self, Stop};
-use crate::lab::system::{self, KernelLog, Machine};
+use crate::lab::system::{self, Machine};
 use crate::lab::{order, prepare_out_dir};
-use crate::runqlat::Tracer;
 
 /// How long attaching and detaching take, for the estimate.
 const ATTACH_GUESS: Duration = Duration::from_secs(6);
-/// How often a scheduler is given the chance to attach in a round.
-const ATTACH_TRIES: usize = 2;
 
 /// Compare schedulers on real programs: EEVDF, the published ones, and scx_rl.
 ///
@@ -181,8 +180,7 @@ pub fn run(args: &SuiteArgs) -> Result<()> {
 
 /// What there is, and what was asked for.
 fn plan(args: &SuiteArgs) -> Result<Plan> {
-    let exe = std::env::current_exe().context("finding scx_rl's own program file")?;
-    let peers = crate::vm::cache_folder().ok().map(|cache| cache.join("peers/bin"));
+    let (exe, peers) = contender::places()?;
     let wanted = Wanted {
         names: &args.schedulers,
         variants: &args.variants,
@@ -261,19 +259,15 @@ fn measure(
         args,
         plan: &plan,
         jobs: &jobs,
-        site,
         machine,
         out_dir,
         results: File::create(&results).with_context(|| format!("creating {}", results.display()))?,
-        tracer: if args.no_tracer { None } else { Some(Tracer::start()?) },
-        kernel_log: KernelLog::from_now()?,
+        rig: Rig::new(site, !args.no_tracer, out_dir.join("logs"))?,
         cells: Vec::new(),
         estimate: (warm_up + ATTACH_GUESS) * u32::try_from(plan.contenders.len() * args.rounds)?,
         begin,
         rounds_begin: Instant::now(),
     };
-    let logs = run.logs();
-    fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
     println!(
         "{} schedulers x {} workloads x {} rounds: about {}",
         plan.contenders.len(),
@@ -320,12 +314,10 @@ struct Run<'a> {
     args: &'a SuiteArgs,
     plan: &'a Plan,
     jobs: &'a [Job],
-    site: &'a Site<'a>,
+    rig: Rig<'a>,
     machine: Machine,
     out_dir: &'a Path,
     results: File,
-    tracer: Option<Tracer>,
-    kernel_log: KernelLog,
     cells: Vec<Cell>,
     estimate: Duration,
     begin: Instant,
@@ -333,10 +325,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn logs(&self) -> PathBuf {
-        self.out_dir.join("logs")
-    }
-
     fn rounds(&mut self) -> Result<()> {
         let contenders = &self.plan.contenders;
         let turns: Vec<usize> = (0..contenders.len()).collect();
@@ -360,45 +348,12 @@ impl Run<'_> {
                     contenders[turn].name,
                     minutes(left)
                 );
-                self.turn(&contenders[turn], round, position)?;
+                let Run { rig, results, cells, .. } = self;
+                let mut record = |cell| record(results, cells, cell);
+                rig.turn(&contenders[turn], self.jobs, (round, position), &mut record)?;
             }
             // So that a machine that dies later takes only what came later.
             self.sum_up(false)?;
-        }
-        Ok(())
-    }
-
-    /// All jobs under one scheduler.
-    fn turn(&mut self, contender: &Contender, round: usize, position: usize) -> Result<()> {
-        let place = (round, position, contender.name.as_str());
-        let mut attached: Option<Attached> = None;
-        let mut refusals = Vec::new();
-        for (number, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.concerns(contender)) {
-            if attached.is_none() && refusals.len() < ATTACH_TRIES {
-                let log = self.logs().join(format!("{}-{}-{number}.log", contender.name, round + 1));
-                match contender.attach(&log, self.site.stop) {
-                    Ok(current) => attached = Some(current),
-                    Err(_) if self.site.stop.requested() => bail!("interrupted"),
-                    Err(error) => refusals.push(format!("it did not attach: {error:#}")),
-                }
-            }
-            let Some(current) = &mut attached else {
-                system::wait_detached()?;
-                let kernel = self.kernel_log.complaints()?;
-                let complaint = refusals.last().cloned().unwrap_or_default();
-                self.record(Cell::refused(*job, place, complaint, kernel))?;
-                continue;
-            };
-            let cell = cell::run(*job, place, current, self.site, &mut self.tracer, &mut self.kernel_log)?;
-            // One that was thrown out is attached again.
-            let gone = if current.check().is_err() { attached.take() } else { None };
-            self.record(cell)?;
-            if let Some(Err(error)) = gone.map(Attached::detach) {
-                log::warn!("{}: {error:#}", contender.name);
-            }
-        }
-        if let Some(Err(error)) = attached.map(Attached::detach) {
-            log::warn!("{} did not end as it should: {error:#}", contender.name);
         }
         Ok(())
     }
@@ -407,6 +362,7 @@ impl Run<'_> {
     fn sum_up(&self, complete: bool) -> Result<Summary> {
         let Plan { contenders, workloads, skipped, .. } = self.plan;
         let names: Vec<String> = contenders.iter().map(|contender| contender.name.clone()).collect();
+        let subjects: Vec<Subject> = workloads.iter().map(|&workload| workload.into()).collect();
         let tools = workloads.iter().flat_map(|workload| workload.tools);
         let summary = Summary {
             version: scx_utils::build_id::full_version(env!("CARGO_PKG_VERSION")),
@@ -421,7 +377,7 @@ impl Run<'_> {
             schedulers: contenders.clone(),
             tools: tools.filter_map(|tool| Some((tool.name, tool.version()?))).collect(),
             skipped: skipped.clone(),
-            findings: Findings::new(&self.cells, &names, &self.args.baseline, workloads, self.args.seed),
+            findings: Findings::new(&self.cells, &names, &self.args.baseline, &subjects, self.args.seed),
             total_seconds: self.begin.elapsed().as_secs_f64(),
         };
         let text = serde_json::to_string_pretty(&summary).context("writing JSON")? + "\n";
@@ -431,19 +387,15 @@ impl Run<'_> {
         }
         Ok(summary)
     }
+}
 
-    fn record(&mut self, cell: Cell) -> Result<()> {
-        let line = serde_json::to_string(&cell).context("writing JSON")?;
-        writeln!(self.results, "{line}").context("writing results.jsonl")?;
-        let figures: Vec<String> = cell.figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        let words = cell.complaint.as_ref().map(|complaint| format!("FAILED: {complaint}"));
-        println!("  {:<18}{:>5.1} s  {}", cell.workload, cell.seconds, words.unwrap_or(figures.join(", ")));
-        for line in &cell.kernel {
-            println!("    kernel: {line}");
-        }
-        self.cells.push(cell);
-        Ok(())
-    }
+/// Keeps a cell and prints it.
+fn record(results: &mut File, cells: &mut Vec<Cell>, cell: Cell) -> Result<()> {
+    let line = serde_json::to_string(&cell).context("writing JSON")?;
+    writeln!(results, "{line}").context("writing results.jsonl")?;
+    println!("{}", cell.line());
+    cells.push(cell);
+    Ok(())
 }
 
 fn minutes(duration: Duration) -> String {

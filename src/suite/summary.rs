@@ -19,6 +19,23 @@ use crate::runqlat::{Histogram, Latency};
 /// How often rounds are drawn.
 const DRAWS: usize = 2000;
 
+/// What schedulers are compared under: a name for each set of figures.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub about: String,
+    /// What it measures.
+    pub figures: &'static [Figure],
+}
+
+impl From<&Workload> for Subject {
+    fn from(workload: &Workload) -> Self {
+        Subject { name: workload.name.into(), about: workload.about.into(), figures: workload.figures }
+    }
+}
+
 /// A figure under one scheduler.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
@@ -52,9 +69,9 @@ pub struct FigureRow {
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkloadRows {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// What it is.
-    pub about: &'static str,
+    pub about: String,
     /// Its figures.
     pub figures: Vec<FigureRow>,
     /// The geometric mean of the ratios that count, by scheduler.
@@ -82,7 +99,7 @@ pub struct Failure {
     /// The scheduler.
     pub scheduler: String,
     /// The workload.
-    pub workload: &'static str,
+    pub workload: String,
     /// Why.
     pub complaint: String,
     /// The kernel's words.
@@ -101,7 +118,7 @@ pub struct Findings {
     /// Waits of all tasks in all cells, by scheduler.
     pub runqueue_latency: BTreeMap<String, Latency>,
     /// The same, by workload and scheduler.
-    pub runqueue_latency_by_workload: BTreeMap<&'static str, BTreeMap<String, Latency>>,
+    pub runqueue_latency_by_workload: BTreeMap<String, BTreeMap<String, Latency>>,
     /// Cells without figures.
     pub failures: Vec<Failure>,
 }
@@ -143,12 +160,12 @@ fn mean_of(figures: &[&Counted<'_>], ratio: impl Fn(&Counted<'_>) -> Option<f64>
 
 impl Findings {
     /// What these cells say of these schedulers, compared with `baseline`.
-    pub fn new(cells: &[Cell], schedulers: &[String], baseline: &str, workloads: &[&Workload], seed: u64) -> Findings {
+    pub fn new(cells: &[Cell], schedulers: &[String], baseline: &str, workloads: &[Subject], seed: u64) -> Findings {
         let rounds = cells.iter().map(|cell| cell.round + 1).max().unwrap_or(0);
         let bootstrap = Bootstrap::new(rounds, DRAWS, seed);
         let tables: Vec<Vec<Values>> = workloads
             .iter()
-            .map(|workload| workload.figures.iter().map(|f| values(cells, workload.name, f.name, rounds)).collect())
+            .map(|workload| workload.figures.iter().map(|f| values(cells, &workload.name, f.name, rounds)).collect())
             .collect();
         let every: Vec<Vec<Counted<'_>>> = workloads
             .iter()
@@ -171,8 +188,8 @@ impl Findings {
             bootstrap.estimate(|draw| Some(mean_of(figures, |f| f.ratio(scheduler, baseline, draw))?.0))
         };
         let rows = workloads.iter().enumerate().map(|(number, workload)| WorkloadRows {
-            name: workload.name,
-            about: workload.about,
+            name: workload.name.clone(),
+            about: workload.about.clone(),
             figures: workload
                 .figures
                 .iter()
@@ -206,7 +223,9 @@ impl Findings {
             runqueue_latency: waits(cells, schedulers, |_| true),
             runqueue_latency_by_workload: workloads
                 .iter()
-                .map(|workload| (workload.name, waits(cells, schedulers, |cell| cell.workload == workload.name)))
+                .map(|workload| {
+                    (workload.name.clone(), waits(cells, schedulers, |cell| cell.workload == workload.name))
+                })
                 .collect(),
             failures: failures(cells),
         }
@@ -270,7 +289,7 @@ fn failures(cells: &[Cell]) -> Vec<Failure> {
         Some(Failure {
             round: cell.round,
             scheduler: cell.scheduler.clone(),
-            workload: cell.workload,
+            workload: cell.workload.clone(),
             complaint: cell.complaint.clone()?,
             kernel: cell.kernel.clone(),
         })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::contender::Skipped;
-use super::summary::{Findings, Measured};
+use super::summary::{Failure, Findings, Measured};
 use super::{Summary, bpf_cost};
 use crate::lab::statistics::Estimate;
 
@@ -55,7 +55,7 @@ fn interval(estimate: &Estimate, rounds: usize) -> String {
 const NONE: &str = "-";
 
 /// Ratios to the baseline: a row for each figure, and the geometric mean.
-fn ratios(findings: &Findings, schedulers: &[String], baseline: &str, rounds: usize) -> String {
+pub fn ratios(findings: &Findings, schedulers: &[String], baseline: &str, rounds: usize) -> String {
     let others: Vec<&String> = schedulers.iter().filter(|name| *name != baseline).collect();
     let mut rows = vec![header("ratio, more than 1 is better", &[&baseline.to_string()], &others)];
     for workload in &findings.workloads {
@@ -167,6 +167,27 @@ fn histograms(findings: &Findings, schedulers: &[String]) -> String {
     markdown(&rows)
 }
 
+/// Ratios, medians, costs and waits.
+pub fn findings(findings: &Findings, names: &[String], baseline: &str, rounds: usize) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{}", ratios(findings, names, baseline, rounds));
+    out += "Medians over the rounds, as ratios to the first column, turned so that more than 1 is better, with 95 % \
+            confidence intervals (bootstrap over rounds). A workload counts once: the geometric mean of its counted \
+            figures. \"without N\": N workloads failed, so that mean is not comparable.\n\n";
+    let _ = writeln!(out, "{}", medians(findings, names));
+    if !findings.bpf_cost.is_empty() {
+        let _ = writeln!(out, "{}", bpf_costs(&findings.bpf_cost, names));
+        out +=
+            "By the kernel's statistics, under hackbench, in cells of their own; share: of the time of all CPUs.\n\n";
+    }
+    if !findings.runqueue_latency.is_empty() {
+        let _ = writeln!(out, "{}", latencies(findings, names));
+        let _ = writeln!(out, "{}", histograms(findings, names));
+    }
+    out + &failures(&findings.failures)
+}
+
 /// Everything, for people.
 pub fn render(summary: &Summary) -> String {
     let findings = &summary.findings;
@@ -184,21 +205,13 @@ pub fn render(summary: &Summary) -> String {
     if !summary.complete {
         let _ = writeln!(out, "**Incomplete**: {} of {} rounds.\n", summary.rounds_done, summary.rounds);
     }
-    let _ = writeln!(out, "{}", ratios(findings, &names, &summary.baseline, summary.rounds_done));
-    out += "Medians over the rounds, as ratios to the first column, turned so that more than 1 is better, with 95 % \
-            confidence intervals (bootstrap over rounds). A workload counts once: the geometric mean of its counted \
-            figures. \"without N\": N workloads failed, so that mean is not comparable.\n\n";
-    let _ = writeln!(out, "{}", medians(findings, &names));
-    if !findings.bpf_cost.is_empty() {
-        let _ = writeln!(out, "{}", bpf_costs(&findings.bpf_cost, &names));
-        out +=
-            "By the kernel's statistics, under hackbench, in cells of their own; share: of the time of all CPUs.\n\n";
+    for Skipped { name, reason } in &summary.skipped {
+        let _ = writeln!(out, "- SKIPPED {name}: {reason}");
     }
-    if !findings.runqueue_latency.is_empty() {
-        let _ = writeln!(out, "{}", latencies(findings, &names));
-        let _ = writeln!(out, "{}", histograms(findings, &names));
+    if !summary.skipped.is_empty() {
+        out.push('\n');
     }
-    out += &failures(summary);
+    out += &self::findings(findings, &names, &summary.baseline, summary.rounds_done);
     for contender in &summary.schedulers {
         let _ = writeln!(out, "- {}: {}; {}", contender.name, contender.version, command(&contender.command));
     }
@@ -210,14 +223,12 @@ fn command(words: &[String]) -> String {
     if words.is_empty() { "nothing attached".into() } else { format!("`{}`", words.join(" ")) }
 }
 
-fn failures(summary: &Summary) -> String {
+fn failures(failures: &[Failure]) -> String {
     let mut out = String::new();
-    for Skipped { name, reason } in &summary.skipped {
-        let _ = writeln!(out, "- SKIPPED {name}: {reason}");
-    }
-    for failure in &summary.findings.failures {
+    for failure in failures {
         let words = failure.complaint.lines().chain(failure.kernel.iter().map(String::as_str));
         let words: Vec<&str> = words.take(4).collect();
+        // Writing to a String cannot fail.
         let _ = writeln!(
             out,
             "- FAILED round {}, {}, {}: {}",

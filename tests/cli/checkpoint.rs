@@ -2,9 +2,15 @@
 //! Checkpoints, good and bad: nothing but a whole one of this build is taken, and the reason is told.
 
 use std::collections::{BTreeMap, HashMap};
+use std::process::Command;
 
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use scx_rl::agent::{Checkpoint, quantise};
+use scx_rl::bench::random_inputs;
+use scx_rl::policy::host::{self, Features};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::common::{Folder, learn, origin};
@@ -193,4 +199,65 @@ fn a_saturated_network_is_shown_as_not_publishable() {
     checkpoint.weights = quantise::quantise(&checkpoint.parameters.actor).unwrap().weights;
     let path = folder.with("saturated.safetensors", &checkpoint.to_bytes().unwrap());
     scx_rl(&["checkpoint", "show", &path]).succeeds(&["publishable no: 216 of 241 weights", "learning has diverged"]);
+}
+
+#[test]
+fn checkpoints_are_verified_and_compared() {
+    let folder = Folder::new();
+    let (a, b) = (folder.with("a", &good()), folder.with("b", &learn(6, 2600).checkpoint.to_bytes().unwrap()));
+    let bad = folder.with("bad", &good()[..100]);
+    scx_rl(&["checkpoint", "verify", &a, &b]).succeeds(&["ok      ", "/a: ", " updates", "/b: "]);
+    let outcome = scx_rl(&["checkpoint", "verify", &a, &bad]);
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    assert!(outcome.stdout.contains("not ok  ") && outcome.stdout.contains("truncated"), "{outcome:#?}");
+    assert!(outcome.stderr.contains("1 of 2 checkpoints are not fit to run"), "{outcome:#?}");
+    scx_rl(&["checkpoint", "verify"]).fails(2, &["<FILES>"]);
+
+    let same = ["differs by 0.0000", "the better action in 0.00 %", "actor.w1     0.00000   0.00000"];
+    scx_rl(&["checkpoint", "diff", &a, &a]).succeeds(&same);
+    let other = scx_rl(&["checkpoint", "diff", &a, &b]);
+    other.succeeds(&["critic.b2", "nats"]);
+    assert!(!other.stdout.contains("in 0.00 %"), "{other:#?}");
+    scx_rl(&["checkpoint", "diff", &a, &bad]).fails(1, &["truncated"]);
+}
+
+#[test]
+fn an_exported_policy_decides_as_the_checkpoint_does() {
+    let folder = Folder::new();
+    let checkpoint = learn(5, 2600).checkpoint;
+    let file = folder.with("a", &checkpoint.to_bytes().unwrap());
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let situations: Vec<Features> = (0..200).map(|_| host::features(&random_inputs(&mut rng))).collect();
+    let expected: Vec<i64> = situations.iter().map(|f| host::forward(&checkpoint.weights, f)).collect();
+
+    let outcome = scx_rl(&["checkpoint", "export", &file, "--format", "json"]);
+    let json: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap();
+    for (features, expected) in situations.iter().zip(&expected) {
+        let mut logit = number(&json["b2"]);
+        for n in 0..json["b1"].as_array().unwrap().len() {
+            let inputs = features.iter().enumerate();
+            let sum: f64 =
+                inputs.map(|(f, v)| number(&json["w1"][f][n]) * f64::from(*v) * number(&json["input_scale"])).sum();
+            logit += number(&json["w2"][n]) * (number(&json["b1"][n]) + sum).max(0.0);
+        }
+        assert!((logit - *expected as f64 / 65536.0).abs() < 1e-4, "{logit} {expected}");
+    }
+
+    let header = folder.text("policy_of_a.h");
+    scx_rl(&["checkpoint", "export", &file, "--format", "c", "--out", &header]).succeeds(&[]);
+    let mut program =
+        String::from("#include <stdio.h>\n#include \"policy.h\"\n#include \"policy_of_a.h\"\nint main(void)\n{\n");
+    for features in &situations {
+        let list = features.map(|v| v.to_string()).join(",");
+        program += &format!("\tprintf(\"%lld\\n\", (long long)rl_forward(&rl_exported, (u8[]){{ {list} }}));\n");
+    }
+    let source = folder.with("main.c", (program + "\treturn 0;\n}\n").as_bytes());
+    let (binary, include) = (folder.text("main"), concat!(env!("CARGO_MANIFEST_DIR"), "/src/bpf"));
+    let built = Command::new("cc").args(["-iquote", include, "-o", &binary, &source]).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let text = String::from_utf8(Command::new(&binary).output().unwrap().stdout).unwrap();
+    assert_eq!(text.lines().map(|line| line.parse::<i64>().unwrap()).collect::<Vec<_>>(), expected);
+    scx_rl(&["checkpoint", "export", &file, "--format", "c", "--out", "/proc/x.h"])
+        .fails(1, &["cannot write /proc/x.h"]);
 }

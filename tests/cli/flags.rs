@@ -215,3 +215,18 @@ fn output_that_cannot_be_written_is_told() {
     }
     assert!(File::open(&out).is_ok(), "the replay's checkpoint was written before");
 }
+
+#[test]
+fn shells_and_man_know_every_subcommand() {
+    for shell in ["bash", "zsh", "fish"] {
+        scx_rl(&["completions", shell]).succeeds(&["experiment", "checkpoint", "heuristic", "frozen"]);
+    }
+    scx_rl(&["completions", "tcsh"]).fails(2, &["invalid value"]);
+    let folder = Folder::new();
+    let dir = folder.text("man");
+    scx_rl(&["man", &dir]).succeeds(&[]);
+    let page = |name: &str| std::fs::read_to_string(folder.file("man").join(name)).unwrap();
+    assert!(page("scx_rl.1").contains("\\-\\-heuristic") && page("scx_rl-suite.1").contains("\\-\\-rounds"));
+    assert!(!folder.file("man").join("scx_rl-experiment-work.1").exists(), "what is hidden is for nobody");
+    scx_rl(&["man", "/proc/man"]).fails(1, &["cannot write man pages to /proc/man"]);
+}

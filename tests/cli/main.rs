@@ -5,6 +5,7 @@
 mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
+mod experiment;
 mod flags;
 mod locality;
 mod machine;

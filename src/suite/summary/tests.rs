@@ -5,11 +5,11 @@ use super::*;
 use crate::runqlat::Counts;
 use crate::suite::workload;
 
-fn workload(name: &str) -> &'static Workload {
-    workload::REAL.iter().find(|workload| workload.name == name).unwrap()
+fn workload(name: &str) -> Subject {
+    workload::REAL.iter().find(|workload| workload.name == name).unwrap().into()
 }
 
-fn cell(round: usize, scheduler: &str, workload: &'static str, figures: &[(&str, f64)]) -> Cell {
+fn cell(round: usize, scheduler: &str, workload: &str, figures: &[(&str, f64)]) -> Cell {
     let mut counts = Counts::default();
     counts.waits[0].add(10_000);
     counts.waits[1].add(2_000_000);
@@ -17,7 +17,7 @@ fn cell(round: usize, scheduler: &str, workload: &'static str, figures: &[(&str,
         round,
         position: 0,
         scheduler: scheduler.into(),
-        workload,
+        workload: workload.into(),
         figures: figures.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
         seconds: 1.0,
         latency: None,

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The pictures of a report, as SVG that goes into an HTML page. Lines and letters are black here; the page gives them the
+//! colour of its text, so that they can be read on light and dark grounds.
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::SegmentValue;
+use plotters::prelude::*;
+
+use crate::lab::statistics::Estimate;
+
+/// The palette of Okabe and Ito ("Color Universal Design", 2008), which colour-blind people can tell apart, without its black and
+/// yellow, which not every ground shows; grey is for what others are compared with.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(127, 127, 127),
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+const WIDTH: u32 = 860;
+/// Height of a row of ratios, and of what is around them.
+const ROW: u32 = 26;
+const AROUND: u32 = 90;
+const FONT: (&str, i32) = ("sans-serif", 15);
+
+/// The colour of the n-th scheduler, the baseline being the 0th.
+fn colour(n: usize) -> RGBColor {
+    COLOURS[if n == 0 { 0 } else { 1 + (n - 1) % (COLOURS.len() - 1) }]
+}
+
+/// An SVG drawing.
+fn draw(height: u32, paint: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<()>) -> Result<String> {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+        paint(&area)?;
+        area.present().map_err(failed)?;
+    }
+    Ok(svg)
+}
+
+fn failed(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("drawing: {error}")
+}
+
+/// A row of a picture of ratios.
+#[derive(Clone, Debug)]
+pub struct Ratio {
+    /// What it is of.
+    pub label: String,
+    /// Whose it is: the number of the scheduler.
+    pub scheduler: usize,
+    /// The ratio with its interval.
+    pub ratio: Estimate,
+}
+
+/// Ratios with their intervals, a row each, on a scale where twice and half are equally far from 1.
+///
+/// # Errors
+/// It cannot be drawn.
+pub fn ratios(rows: &[Ratio], description: &str) -> Result<String> {
+    let ends = rows.iter().flat_map(|row| [row.ratio.low, row.ratio.high, row.ratio.value]);
+    let far =
+        ends.filter(|end| end.is_finite() && *end > 0.0).map(|end| end.ln().abs()).fold(0.1, f64::max).min(5.0) * 1.08;
+    let count = i32::try_from(rows.len())?;
+    draw(u32::try_from(rows.len())? * ROW + AROUND, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .x_label_area_size(52)
+            .y_label_area_size(230)
+            .build_cartesian_2d(-far..far, (0..count).into_segmented())
+            .map_err(failed)?;
+        let name = |value: &SegmentValue<i32>| match value {
+            SegmentValue::CenterOf(row) => usize::try_from(count - 1 - row)
+                .ok()
+                .and_then(|row| rows.get(row))
+                .map_or(String::new(), |row| row.label.clone()),
+            _ => String::new(),
+        };
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .y_labels(rows.len())
+            .x_labels(9)
+            .x_label_formatter(&|log: &f64| format!("{:.2}", log.exp()))
+            .y_label_formatter(&name)
+            .x_desc(description)
+            .label_style(FONT)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(BLACK.mix(0.15))
+            .draw()
+            .map_err(failed)?;
+        let ends = [(0.0, SegmentValue::Exact(0)), (0.0, SegmentValue::Exact(count))];
+        chart.draw_series([PathElement::new(ends, BLACK.mix(0.6).stroke_width(1))]).map_err(failed)?;
+        for (at, row) in (0..count).rev().zip(rows) {
+            let (at, colour) = (SegmentValue::CenterOf(at), colour(row.scheduler));
+            let [low, value, high] =
+                [row.ratio.low, row.ratio.value, row.ratio.high].map(|end| end.max(1e-9).ln().clamp(-far, far));
+            let line = [(low, at.clone()), (high, at.clone())];
+            chart.draw_series([PathElement::new(line, colour.stroke_width(3))]).map_err(failed)?;
+            chart.draw_series([Circle::new((value, at), 5, colour.filled())]).map_err(failed)?;
+        }
+        Ok(())
+    })
+}
+
+/// A curve.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// Whose it is.
+    pub label: String,
+    /// Its points.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// How an axis is written.
+pub struct Axis<'a> {
+    /// What it is.
+    pub description: &'a str,
+    /// The label of a place.
+    pub label: &'a dyn Fn(&f64) -> String,
+    /// How many labels, about.
+    pub labels: usize,
+}
+
+/// Curves in one picture; the first is the baseline's.
+///
+/// # Errors
+/// It cannot be drawn.
+pub fn curves(curves: &[Curve], x: &Axis<'_>, y: &Axis<'_>) -> Result<String> {
+    let points = || curves.iter().flat_map(|curve| curve.points.iter());
+    let range = |of: fn(&(f64, f64)) -> f64| {
+        let (low, high) = points().map(of).fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        if low < high { low..high } else { 0.0..1.0 }
+    };
+    draw(380, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .margin_right(20)
+            .x_label_area_size(52)
+            .y_label_area_size(80)
+            .build_cartesian_2d(range(|p| p.0), range(|p| p.1))
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .x_labels(x.labels)
+            .y_labels(y.labels)
+            .x_label_formatter(&x.label)
+            .y_label_formatter(&y.label)
+            .x_desc(x.description)
+            .y_desc(y.description)
+            .label_style(FONT)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(BLACK.mix(0.15))
+            .draw()
+            .map_err(failed)?;
+        for (number, curve) in curves.iter().enumerate() {
+            let colour = colour(number);
+            // The seventh and later repeat the colours, with thinner lines.
+            let style = colour.stroke_width(if number < COLOURS.len() { 3 } else { 1 });
+            let drawn = chart.draw_series(LineSeries::new(curve.points.iter().copied(), style)).map_err(failed)?;
+            drawn.label(curve.label.clone()).legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], style));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .margin(12)
+            .legend_area_size(30)
+            .label_font(FONT)
+            .background_style(TRANSPARENT)
+            .border_style(TRANSPARENT)
+            .draw()
+            .map_err(failed)
+    })
+}

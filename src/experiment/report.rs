@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A study as a page: one HTML file that needs nothing else, the same in Markdown, and the raw cells.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::plan;
+use super::plot::{self, Axis, Curve, Ratio};
+use super::show;
+use super::study::Study;
+use crate::file;
+use crate::lab::statistics::Estimate;
+use crate::process::print;
+use crate::runqlat::Latency;
+use crate::suite::summary::Findings;
+use crate::suite::workload::Better;
+
+/// Options of `experiment report`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReportArgs {
+    /// The study's folder.
+    #[arg(value_name = "DIR")]
+    pub study: PathBuf,
+    /// Where report.html, report.md and cells.jsonl go [default: the study's folder]
+    #[arg(long, value_name = "DIR")]
+    pub out_dir: Option<PathBuf>,
+}
+
+/// The subcommand `experiment report`.
+///
+/// # Errors
+/// The folder has no study, or a damaged one; or files cannot be written.
+pub fn run(args: &ReportArgs) -> Result<()> {
+    let study = Study::open(&args.study)?;
+    let folder = args.out_dir.clone().unwrap_or_else(|| args.study.clone());
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let mut lines = String::new();
+    for record in study.cells()? {
+        lines += &(serde_json::to_string(&record)? + "\n");
+    }
+    for (name, text) in [("report.html", html(&study)?), ("report.md", show::text(&study)?), ("cells.jsonl", lines)] {
+        let path = folder.join(name);
+        file::replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+        print(&format!("{}\n", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What the numbers of a scheduler mean, in words.
+fn verdict(name: &str, baseline: &str, ratio: &Estimate, rounds: usize) -> String {
+    let percent = |ratio: f64| format!("{:.1} %", (ratio - 1.0).abs() * 100.0);
+    if rounds < 2 {
+        return format!("{name} has {:.2} of {baseline}; one round says nothing of how sure that is.", ratio.value);
+    }
+    let interval = format!("{:.2} [{:.2}, {:.2}]", ratio.value, ratio.low, ratio.high);
+    if ratio.low > 1.0 {
+        format!("{name} is better than {baseline}: {interval}, by {} at least.", percent(ratio.low))
+    } else if ratio.high < 1.0 {
+        format!("{name} is worse than {baseline}: {interval}, by {} at least.", percent(ratio.high))
+    } else {
+        format!("{name} and {baseline} do not differ by more than the noise: {interval}.")
+    }
+}
+
+/// All verdicts on one machine.
+fn verdicts(findings: &Findings, names: &[String], baseline: &str, rounds: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for name in names.iter().filter(|name| *name != baseline) {
+        let Some(overall) = findings.geometric_mean.get(name) else {
+            lines.push(format!("{name} has no workload in common with {baseline}."));
+            continue;
+        };
+        let worst = format!(" Its worst figure is {} ({:.2}).", overall.worst, overall.worst_ratio);
+        lines.push(verdict(name, baseline, &overall.ratio, rounds) + &worst);
+    }
+    match findings.failures.len() {
+        0 => {}
+        failed => lines.push(format!("{failed} cells failed; what is said above leaves them out.")),
+    }
+    lines
+}
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --ink: #1b1b1b; --ground: #fdfdfd; --line: #d0d0d0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e4e4; --ground: #16181b; --line: #44484d; } }
+body { font: 16px/1.5 sans-serif; color: var(--ink); background: var(--ground); max-width: 64em; margin: 2em auto; padding: 0 1em; }
+h1, h2, h3 { line-height: 1.2; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
+th, td { border-bottom: 1px solid var(--line); padding: .25em .7em; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.wide { overflow-x: auto; }
+svg { max-width: 100%; height: auto; }
+svg text { fill: var(--ink); }
+svg [stroke=\"#000000\"] { stroke: var(--ink); }
+.worse { color: #d55e00; } .better { color: #009e73; } .dim { opacity: .7; }
+";
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn html(study: &Study) -> Result<String> {
+    let spec = study.spec();
+    let names: Vec<String> = spec.schedulers.iter().map(|scheduler| scheduler.name.clone()).collect();
+    let rounds = spec.seeds.len() * spec.rounds;
+    let all = plan::all_keys(spec);
+    let done = all.iter().filter(|key| study.has(key)).count();
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\">\n<link rel=\"icon\" href=\"data:,\">\n<title>{}</title>\n<style>{STYLE}</style></head><body>\n\
+         <h1>{}</h1>\n<p>{}</p>\n",
+        escape(&spec.name),
+        escape(&spec.name),
+        escape(&spec.about)
+    );
+    // Writing to a String cannot fail.
+    if done < all.len() {
+        let _ = writeln!(out, "<p class=\"worse\"><b>Incomplete</b>: {done} of {} cells.</p>", all.len());
+    }
+    for (topology, findings) in show::findings(study)? {
+        let _ = writeln!(out, "<h2>{}</h2>\n<ul>", escape(&topology));
+        for line in verdicts(&findings, &names, &spec.baseline, rounds) {
+            let _ = writeln!(out, "<li>{}</li>", escape(&line));
+        }
+        out += "</ul>\n";
+        out += &pictures(&findings, &names, &spec.baseline)?;
+        let _ = writeln!(
+            out,
+            "<h3>All figures</h3>\n<div class=\"wide\">{}</div>",
+            table(&findings, &names, &spec.baseline, rounds)
+        );
+        out += "<p class=\"dim\">Medians over the rounds, as ratios to the first column, turned so that more than 1 is better, with \
+                95 % confidence intervals (bootstrap over rounds). A workload counts once: the geometric mean of its counted \
+                figures.</p>\n";
+        for failure in &findings.failures {
+            let words = format!(
+                "round {}, {}, {}: {}",
+                failure.round + 1,
+                failure.scheduler,
+                failure.workload,
+                failure.complaint
+            );
+            let _ = writeln!(out, "<p class=\"worse\">FAILED {}</p>", escape(&words));
+        }
+    }
+    let provenance = study.provenance();
+    let _ = writeln!(
+        out,
+        "<h2>Where it comes from</h2>\n<ul><li>scx_rl {}</li><li>begun {}</li><li>specification: SHA-256 {}</li><li>{} rounds with \
+         each of {} seeds</li></ul>\n<details><summary>The specification</summary><pre>{}</pre></details>\n</body></html>",
+        escape(&provenance.version),
+        escape(&provenance.created_at),
+        escape(&provenance.spec_sha256),
+        spec.rounds,
+        spec.seeds.len(),
+        escape(&fs::read_to_string(study.path("spec.toml")).context("reading the specification")?)
+    );
+    Ok(out)
+}
+
+/// The pictures of one machine.
+fn pictures(findings: &Findings, names: &[String], baseline: &str) -> Result<String> {
+    // The baseline is the first, which is grey.
+    let order: Vec<&String> =
+        names.iter().filter(|name| *name == baseline).chain(names.iter().filter(|name| *name != baseline)).collect();
+    let of = |ratio: &dyn Fn(&str) -> Option<Estimate>| -> Vec<Ratio> {
+        let row = |(scheduler, name): (usize, &&String)| {
+            Some(Ratio { label: (*name).clone(), scheduler, ratio: ratio(name)? })
+        };
+        order.iter().enumerate().skip(1).filter_map(row).collect()
+    };
+    let mut out = String::new();
+    let overall = of(&|name| Some(findings.geometric_mean.get(name)?.ratio));
+    if !overall.is_empty() {
+        let svg = plot::ratios(
+            &overall,
+            &format!("geometric mean of all workloads, as a ratio to {baseline}: more is better"),
+        )?;
+        let _ = writeln!(out, "<h3>Overall</h3>\n{svg}");
+    }
+    let mut rows = Vec::new();
+    for workload in &findings.workloads {
+        let mine = of(&|name| workload.ratio.get(name).copied());
+        rows.extend(mine.into_iter().map(|row| Ratio { label: format!("{}: {}", workload.name, row.label), ..row }));
+    }
+    if !rows.is_empty() {
+        let svg = plot::ratios(&rows, &format!("by workload, as a ratio to {baseline}: more is better"))?;
+        let _ = writeln!(out, "<h3>By workload</h3>\n{svg}");
+    }
+    let waits: Vec<(&String, &Latency)> =
+        order.iter().filter_map(|name| Some((*name, findings.runqueue_latency.get(*name)?))).collect();
+    if !waits.is_empty() {
+        out += &latencies(&waits)?;
+    }
+    Ok(out)
+}
+
+/// A time in microseconds, short.
+fn short_us(us: f64) -> String {
+    match us {
+        us if us < 1.0 => format!("{us:.1} us"),
+        us if us < 1000.0 => format!("{us:.0} us"),
+        us if us < 1e6 => format!("{:.0} ms", us / 1e3),
+        us => format!("{:.0} s", us / 1e6),
+    }
+}
+
+/// How long tasks waited for a CPU: which share of waits was how long, and percentiles.
+fn latencies(waits: &[(&String, &Latency)]) -> Result<String> {
+    let shares = waits.iter().map(|(name, waits)| {
+        let share = |count: &u64| 100.0 * *count as f64 / waits.samples.max(1) as f64;
+        // The octave n > 0 is [2^(n-1), 2^n) us; a point is in its middle.
+        let points = waits.powers_of_two.iter().enumerate().map(|(octave, count)| (octave as f64 - 0.5, share(count)));
+        Curve { label: (*name).clone(), points: points.collect() }
+    });
+    let power = |log: &f64| short_us(2f64.powf(*log));
+    let svg = plot::curves(
+        &shares.collect::<Vec<_>>(),
+        &Axis { description: "wait for a CPU", label: &power, labels: 12 },
+        &Axis { description: "share of waits", label: &|share: &f64| format!("{share:.0} %"), labels: 6 },
+    )?;
+    let percentiles = waits.iter().map(|(name, waits)| {
+        let values = [(0.5, waits.p50_us), (0.9, waits.p90_us), (0.99, waits.p99_us), (0.999, waits.p999_us)];
+        let points = values.iter().map(|(q, us)| (-(1.0f64 - q).log10(), us.max(0.1).log2()));
+        Curve { label: (*name).clone(), points: points.collect() }
+    });
+    let nines = |x: &f64| format!("{:.1} %", 100.0 * (1.0 - 10f64.powf(-x)));
+    let curve = plot::curves(
+        &percentiles.collect::<Vec<_>>(),
+        &Axis { description: "percentile", label: &nines, labels: 6 },
+        &Axis { description: "wait for a CPU", label: &power, labels: 8 },
+    )?;
+    Ok(format!("<h3>Runqueue latency of all tasks</h3>\n{svg}\n{curve}\n"))
+}
+
+fn table(findings: &Findings, names: &[String], baseline: &str, rounds: usize) -> String {
+    let others: Vec<&String> = names.iter().filter(|name| *name != baseline).collect();
+    let mut out = format!("<table><tr><th>figure</th><th>{}</th>", escape(baseline));
+    // Writing to a String cannot fail.
+    for name in &others {
+        let _ = write!(out, "<th>{}</th>", escape(name));
+    }
+    out += "</tr>\n";
+    for workload in &findings.workloads {
+        for row in &workload.figures {
+            let better = if row.figure.better == Better::Higher { "higher" } else { "lower" };
+            let mark = if row.figure.counts { "" } else { ", not counted" };
+            let base = row
+                .schedulers
+                .get(baseline)
+                .map_or("-".into(), |base| format!("{:.4} {}", base.median, row.figure.unit));
+            let _ = write!(
+                out,
+                "<tr><td title=\"{better} is better{mark}\">{} {}</td><td>{}</td>",
+                escape(&workload.name),
+                row.figure.name,
+                escape(&base)
+            );
+            for name in &others {
+                let ratio = row.schedulers.get(*name).and_then(|measured| measured.ratio);
+                out += &ratio.map_or("<td>-</td>".into(), |ratio| cell(&ratio, rounds));
+            }
+            out += "</tr>\n";
+        }
+    }
+    out + "</table>\n"
+}
+
+fn cell(ratio: &Estimate, rounds: usize) -> String {
+    if rounds < 2 {
+        return format!("<td>{:.2}</td>", ratio.value);
+    }
+    let class = if ratio.low > 1.0 {
+        " class=\"better\""
+    } else if ratio.high < 1.0 {
+        " class=\"worse\""
+    } else {
+        ""
+    };
+    format!("<td{class}>{ratio:.2}</td>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_follows_from_the_interval() {
+        let of = |low, high| verdict("a", "b", &Estimate { value: (low + high) / 2.0, low, high }, 5);
+        assert_eq!(of(1.1, 1.3), "a is better than b: 1.20 [1.10, 1.30], by 10.0 % at least.");
+        assert_eq!(of(0.5, 0.9), "a is worse than b: 0.70 [0.50, 0.90], by 10.0 % at least.");
+        assert!(of(0.9, 1.2).contains("do not differ by more than the noise"));
+        assert!(
+            verdict("a", "b", &Estimate { value: 2.0, low: 2.0, high: 2.0 }, 1).contains("says nothing of how sure")
+        );
+    }
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!([0.5, 16.0, 1024.0, 2e6].map(short_us), ["0.5 us", "16 us", "1 ms", "2 s"].map(String::from));
+    }
+}
