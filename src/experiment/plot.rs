@@ -72,7 +72,7 @@ pub fn ratios(rows: &[Ratio], description: &str) -> Result<String> {
             .margin(8)
             .x_label_area_size(52)
             .y_label_area_size(230)
-            .build_cartesian_2d(-far..far, (0..count).into_segmented())
+            .build_cartesian_2d(-far..far, (0..(count - 1).max(1)).into_segmented())
             .map_err(failed)?;
         let name = |value: &SegmentValue<i32>| match value {
             SegmentValue::CenterOf(row) => usize::try_from(count - 1 - row)
@@ -94,7 +94,7 @@ pub fn ratios(rows: &[Ratio], description: &str) -> Result<String> {
             .bold_line_style(BLACK.mix(0.15))
             .draw()
             .map_err(failed)?;
-        let ends = [(0.0, SegmentValue::Exact(0)), (0.0, SegmentValue::Exact(count))];
+        let ends = [(0.0, SegmentValue::Exact(0)), (0.0, SegmentValue::Last)];
         chart.draw_series([PathElement::new(ends, BLACK.mix(0.6).stroke_width(1))]).map_err(failed)?;
         for (at, row) in (0..count).rev().zip(rows) {
             let (at, colour) = (SegmentValue::CenterOf(at), colour(row.scheduler));

@@ -16,6 +16,7 @@ use crate::lab::statistics::Estimate;
 use crate::process::print;
 use crate::runqlat::Latency;
 use crate::suite::summary::Findings;
+use crate::suite::table::number;
 use crate::suite::workload::Better;
 
 /// Options of `experiment report`.
@@ -251,7 +252,7 @@ fn table(findings: &Findings, names: &[String], baseline: &str, rounds: usize) -
             let base = row
                 .schedulers
                 .get(baseline)
-                .map_or("-".into(), |base| format!("{:.4} {}", base.median, row.figure.unit));
+                .map_or("-".into(), |base| format!("{} {}", number(base.median), row.figure.unit));
             let _ = write!(
                 out,
                 "<tr><td title=\"{better} is better{mark}\">{} {}</td><td>{}</td>",
@@ -261,7 +262,7 @@ fn table(findings: &Findings, names: &[String], baseline: &str, rounds: usize) -
             );
             for name in &others {
                 let ratio = row.schedulers.get(*name).and_then(|measured| measured.ratio);
-                out += &ratio.map_or("<td>-</td>".into(), |ratio| cell(&ratio, rounds));
+                out += &ratio.map_or("<td>-</td>".into(), |ratio| cell(&ratio, rounds, row.figure.counts));
             }
             out += "</tr>\n";
         }
@@ -269,11 +270,14 @@ fn table(findings: &Findings, names: &[String], baseline: &str, rounds: usize) -
     out + "</table>\n"
 }
 
-fn cell(ratio: &Estimate, rounds: usize) -> String {
+/// Green and red are for what counts.
+fn cell(ratio: &Estimate, rounds: usize, counts: bool) -> String {
     if rounds < 2 {
         return format!("<td>{:.2}</td>", ratio.value);
     }
-    let class = if ratio.low > 1.0 {
+    let class = if !counts {
+        " class=\"dim\""
+    } else if ratio.low > 1.0 {
         " class=\"better\""
     } else if ratio.high < 1.0 {
         " class=\"worse\""

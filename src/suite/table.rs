@@ -35,7 +35,7 @@ pub fn markdown(rows: &[Vec<String>]) -> String {
 }
 
 /// A number with the digits it deserves.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 1000.0 => format!("{value:.0}"),
         v if v >= 100.0 => format!("{value:.1}"),
