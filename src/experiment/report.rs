@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::plan;
 use super::plot::{self, Axis, Curve, Ratio};
 use super::show;
 use super::study::Study;
@@ -105,10 +104,8 @@ fn escape(text: &str) -> String {
 
 fn html(study: &Study) -> Result<String> {
     let spec = study.spec();
-    let names: Vec<String> = spec.schedulers.iter().map(|scheduler| scheduler.name.clone()).collect();
-    let rounds = spec.seeds.len() * spec.rounds;
-    let all = plan::all_keys(spec);
-    let done = all.iter().filter(|key| study.has(key)).count();
+    let (names, rounds) = (spec.names(), spec.all_rounds());
+    let (done, all) = study.progress();
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\">\n<link rel=\"icon\" href=\"data:,\">\n<title>{}</title>\n<style>{STYLE}</style></head><body>\n\
@@ -118,8 +115,8 @@ fn html(study: &Study) -> Result<String> {
         escape(&spec.about)
     );
     // Writing to a String cannot fail.
-    if done < all.len() {
-        let _ = writeln!(out, "<p class=\"worse\"><b>Incomplete</b>: {done} of {} cells.</p>", all.len());
+    if done < all {
+        let _ = writeln!(out, "<p class=\"worse\"><b>Incomplete</b>: {done} of {all} cells.</p>");
     }
     for (topology, findings) in show::findings(study)? {
         let _ = writeln!(out, "<h2>{}</h2>\n<ul>", escape(&topology));

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::plan::{self, Batch, Key};
-use super::reader::Mistakes;
 use super::show;
 use super::spec::{Backend, Spec};
 use super::study::{Study, version};
 use crate::lab::child::{self, Process, Stop};
 use crate::lab::system;
+use crate::suite::cell::outcome;
 
 /// How often the runner looks for new cells.
 const LOOK: Duration = Duration::from_millis(300);
@@ -48,7 +48,7 @@ pub struct RunArgs {
 /// It cannot be read, or has mistakes; all of them are told.
 pub fn read_spec(path: &Path) -> Result<(String, Spec)> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let spec = Spec::parse(&text).map_err(|mistakes: Mistakes| anyhow::anyhow!("{}: {mistakes}", path.display()))?;
+    let spec = Spec::parse(&text).with_context(|| path.display().to_string())?;
     Ok((text, spec))
 }
 
@@ -188,8 +188,7 @@ impl Progress {
         for key in new {
             let cell = study.cell(key)?;
             self.done.insert(key.clone());
-            let figures: Vec<String> = cell.figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-            let words = cell.complaint.map_or_else(|| figures.join(", "), |complaint| format!("FAILED: {complaint}"));
+            let words = outcome(&cell.figures, cell.complaint.as_deref());
             println!(
                 "[{}/{}, {} left] {} seed {} round {} {} {}: {words}",
                 self.done.len(),

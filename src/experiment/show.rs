@@ -63,9 +63,8 @@ pub fn list(args: &ListArgs) -> Result<()> {
         // Writing to a String cannot fail.
         let _ = match Study::open(folder) {
             Ok(study) => {
-                let all = plan::all_keys(study.spec());
-                let done = all.iter().filter(|key| study.has(key)).count();
-                writeln!(text, "{name:<24} {done:>6} of {:>6} cells  {}", all.len(), study.spec().about)
+                let (done, all) = study.progress();
+                writeln!(text, "{name:<24} {done:>6} of {all:>6} cells  {}", study.spec().about)
             }
             Err(error) => writeln!(text, "{name:<24} damaged: {error:#}"),
         };
@@ -105,23 +104,22 @@ pub fn show(study: &Study) -> Result<()> {
 /// A cell is damaged.
 pub fn text(study: &Study) -> Result<String> {
     let spec = study.spec();
-    let all = plan::all_keys(spec);
-    let done = all.iter().filter(|key| study.has(key)).count();
+    let (done, all) = study.progress();
     let provenance = study.provenance();
     let mut text = format!("# {}\n\n", spec.name);
     // Writing to a String cannot fail.
     if !spec.about.is_empty() {
         let _ = writeln!(text, "{}\n", spec.about);
     }
-    if done < all.len() {
-        let _ = writeln!(text, "**Incomplete**: {done} of {} cells.\n", all.len());
+    if done < all {
+        let _ = writeln!(text, "**Incomplete**: {done} of {all} cells.\n");
     }
-    let names: Vec<String> = spec.schedulers.iter().map(|scheduler| scheduler.name.clone()).collect();
+    let names = spec.names();
     for (topology, findings) in findings(study)? {
         let _ = writeln!(
             text,
             "## {topology}\n\n{}",
-            table::findings(&findings, &names, &spec.baseline, spec.seeds.len() * spec.rounds)
+            table::findings(&findings, &names, &spec.baseline, spec.all_rounds())
         );
     }
     let _ = writeln!(text, "- scx_rl {}, begun {}", provenance.version, provenance.created_at);
@@ -135,7 +133,7 @@ pub fn text(study: &Study) -> Result<String> {
 /// A cell is damaged.
 pub fn findings(study: &Study) -> Result<Vec<(String, Findings)>> {
     let (spec, records) = (study.spec(), study.cells()?);
-    let names: Vec<String> = spec.schedulers.iter().map(|scheduler| scheduler.name.clone()).collect();
+    let names = spec.names();
     let subjects = subjects(spec);
     let of = |topology: String| {
         let mine = records.iter().filter(|record| record.key.topology == topology);

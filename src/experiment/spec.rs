@@ -302,6 +302,21 @@ fn check_topology(backend: Backend, topology: &TopologySpec) -> Result<(), Strin
 }
 
 impl Spec {
+    /// The schedulers' names, in their order.
+    pub fn names(&self) -> Vec<String> {
+        self.schedulers.iter().map(|scheduler| scheduler.name.clone()).collect()
+    }
+
+    /// The scheduler of this name.
+    pub fn scheduler(&self, name: &str) -> Option<&SchedulerSpec> {
+        self.schedulers.iter().find(|scheduler| scheduler.name == name)
+    }
+
+    /// Rounds of all seeds.
+    pub fn all_rounds(&self) -> usize {
+        self.seeds.len() * self.rounds
+    }
+
     /// Reads a specification.
     ///
     /// # Errors

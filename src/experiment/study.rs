@@ -230,6 +230,12 @@ impl Study {
         self.path("cells").join(key.file_name()).exists()
     }
 
+    /// How many cells are done, and how many there are.
+    pub fn progress(&self) -> (usize, usize) {
+        let all = plan::all_keys(&self.spec);
+        (all.iter().filter(|key| self.has(key)).count(), all.len())
+    }
+
     /// A cell that is done.
     ///
     /// # Errors

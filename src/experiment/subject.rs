@@ -48,12 +48,7 @@ pub fn program(name: &str) -> Option<&'static Workload> {
 /// Is there such a workload, and can it run here? Else: what is wrong.
 pub fn check(backend: Backend, name: &str) -> Result<(), String> {
     if backend == Backend::Simulator {
-        return Regime::of_name(name).map(|_| ()).ok_or_else(|| {
-            format!(
-                "there is no regime {name:?}: they are named COST-BURST-LOAD with none, middle, high or mixed; short, long or \
-                 mixed; 50, 80 or 95"
-            )
-        });
+        return Regime::of_name(name).map(|_| ()).ok_or_else(|| Regime::unknown(name));
     }
     let Some(workload) = program(name) else {
         let names: Vec<&str> = programs().map(|workload| workload.name).collect();

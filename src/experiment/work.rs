@@ -115,7 +115,7 @@ fn simulate(study: &Study, batch: Batch, keys: &[Key]) -> Result<()> {
     for key in keys {
         ensure!(!stop.requested(), "interrupted");
         let begin = Instant::now();
-        let how = spec.schedulers.iter().find(|scheduler| scheduler.name == key.scheduler).and_then(|s| s.how.as_ref());
+        let how = spec.scheduler(&key.scheduler).and_then(|scheduler| scheduler.how.as_ref());
         let how = how.with_context(|| format!("{} has no balancer", key.scheduler))?;
         let contender: Simulated = format!("{}={how}", key.scheduler).parse()?;
         let regime = Regime::of_name(&key.workload).with_context(|| format!("no regime {}", key.workload))?;
@@ -139,12 +139,10 @@ fn boot(study: &Study, batch: Batch, args: &WorkArgs) -> Result<()> {
         .cpus(number(topology.cpus))
         .llcs(number(topology.llcs))
         .nodes(number(topology.nodes))
+        .smt(topology.smt)
         .memory(&spec.memory)
         .timeout(Duration::from_secs(spec.timeout_s))
         .rwdir(folder.clone());
-    if topology.smt {
-        vm = vm.smt(true);
-    }
     if let Some(kernel) = &spec.kernel {
         vm = vm.kernel(kernel);
     }
@@ -221,7 +219,6 @@ fn turns(study: &Study, batch: Batch, keys: &[Key], site: &Site<'_>, logs: PathB
 }
 
 fn contender_of(spec: &Spec, name: &str) -> Result<Contender> {
-    let scheduler = spec.schedulers.iter().find(|scheduler| scheduler.name == name);
-    let scheduler = scheduler.with_context(|| format!("no scheduler {name}"))?;
+    let scheduler = spec.scheduler(name).with_context(|| format!("no scheduler {name}"))?;
     contender::of(name, scheduler.how.as_deref())
 }

@@ -83,17 +83,21 @@ impl Regime {
         Regime::all().into_iter().find(|regime| regime.name() == name)
     }
 
+    /// What is said of a name that there is not.
+    pub fn unknown(name: &str) -> String {
+        format!(
+            "there is no regime {name:?}: they are named COST-BURST-LOAD with none, middle, high or mixed; short, long or \
+             mixed; 50, 80 or 95"
+        )
+    }
+
     /// Those whose name contains one of the texts; without texts, all.
     ///
     /// # Errors
     /// A text is in no name.
     pub fn named(texts: &[String]) -> Result<Vec<Regime>> {
         for text in texts {
-            ensure!(
-                Regime::all().iter().any(|r| r.name().contains(text.as_str())),
-                "there is no regime {text:?}: they are named COST-BURST-LOAD with none, middle, high or mixed; short, long \
-                 or mixed; 50, 80 or 95"
-            );
+            ensure!(Regime::all().iter().any(|r| r.name().contains(text.as_str())), Regime::unknown(text));
         }
         let wanted = |r: &Regime| texts.is_empty() || texts.iter().any(|text| r.name().contains(text.as_str()));
         Ok(Regime::all().into_iter().filter(wanted).collect())

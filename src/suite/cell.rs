@@ -76,6 +76,14 @@ pub struct Cell {
     pub counts: Option<Counts>,
 }
 
+/// The figures of a cell, or why it has none, in words.
+pub fn outcome(figures: &BTreeMap<String, f64>, complaint: Option<&str>) -> String {
+    match complaint {
+        Some(complaint) => format!("FAILED: {complaint}"),
+        None => figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
 impl Cell {
     /// One that could not even begin.
     pub fn refused(job: Job, place: (usize, usize, &str), complaint: String, kernel: Vec<String>) -> Cell {
@@ -84,9 +92,12 @@ impl Cell {
 
     /// It in a line, and a line for each of the kernel's words.
     pub fn line(&self) -> String {
-        let figures: Vec<String> = self.figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        let words = self.complaint.as_ref().map(|complaint| format!("FAILED: {complaint}"));
-        let first = format!("  {:<18}{:>5.1} s  {}", self.workload, self.seconds, words.unwrap_or(figures.join(", ")));
+        let first = format!(
+            "  {:<18}{:>5.1} s  {}",
+            self.workload,
+            self.seconds,
+            outcome(&self.figures, self.complaint.as_deref())
+        );
         [first]
             .into_iter()
             .chain(self.kernel.iter().map(|line| format!("    kernel: {line}")))
