@@ -6,6 +6,7 @@ const char *rl_host_feature_name(u32 i);
 const char *rl_host_feature_doc(u32 i);
 const char *rl_host_feature_expr(u32 i);
 const char *rl_host_counter_name(u32 i);
+const char *rl_host_counter_doc(u32 i);
 void rl_host_features(const struct rl_inputs *in, u8 *f);
 void rl_host_act(const struct rl_slot *slot, const u8 *f, u32 rnd, struct rl_decision *d);
 s64 rl_host_forward(const struct rl_weights *w, const u8 *f);
@@ -20,10 +21,17 @@ static const char *const exprs[] = { RL_FEATURE_TABLE(EXPR) };
 
 #define COUNTER(name, desc) #name,
 static const char *const counters[] = { RL_COUNTERS(COUNTER) };
+#define COUNTER_DOC(name, desc) desc,
+static const char *const counter_docs[] = { RL_COUNTERS(COUNTER_DOC) };
 
 const char *rl_host_counter_name(u32 i)
 {
 	return i < RL_NR_COUNTERS ? counters[i] : "";
+}
+
+const char *rl_host_counter_doc(u32 i)
+{
+	return i < RL_NR_COUNTERS ? counter_docs[i] : "";
 }
 
 const char *rl_host_feature_name(u32 i)

@@ -72,6 +72,8 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 	if (!tctx || is_pinned(p))
 		return prev_cpu;
 
+	/* it waits from here on, and becomes runnable later where an interrupt brings it to another CPU: see ops_flags() */
+	tctx->queued_at_ns = scx_bpf_now();
 	tail = wake_flags & SCX_WAKE_SYNC ? rl_waker_tail() : RL_NEVER;
 	tctx->sync = tail < RL_BRIEF_NS;
 	home = legal_home(p, tctx, prev_cpu);
@@ -171,6 +173,12 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 	last = rl_limit_debt(tctx, queued, pinned ? 1 : nr_cpus_of(home));
 	if (pinned)
 		rl_align(tctx, home, p->scx.weight);
+	/* its CPU has gone idle since rl_select_cpu(), or that was left out: see ops_flags() */
+	if (!queued && !pinned && (enq_flags & SCX_ENQ_WAKEUP) &&
+	    scx_bpf_test_and_clear_cpu_idle(scx_bpf_task_cpu(p))) {
+		send_to_cpu(p, tctx, enq_flags);
+		return;
+	}
 	if (may_preempt(p, tctx, enq_flags)) {
 		count(preemptions);
 		send_to_cpu(p, tctx, enq_flags | SCX_ENQ_PREEMPT);
@@ -290,26 +298,11 @@ void BPF_STRUCT_OPS(rl_runnable, struct task_struct *p, u64 enq_flags)
 	if (!tctx)
 		return;
 	if (tctx->slept_at_ns)
-		tctx->sleep_avg_ns = mean8(tctx->sleep_avg_ns, since(tctx->slept_at_ns, now));
+		tctx->sleep_avg_ns = mean8(tctx->sleep_avg_ns, since(tctx->slept_at_ns, tctx->queued_at_ns ?: now));
 	tctx->slept_at_ns = 0;
-	/* else it was taken out of a queue for a moment, and has waited since before that */
+	/* else it waits since rl_select_cpu(), or was taken out of a queue for a moment, and has waited since before that */
 	if (!tctx->queued_at_ns)
 		tctx->queued_at_ns = now;
-}
-
-static __always_inline void count_wait(u64 wait_ns)
-{
-	u32 zero = 0, bucket;
-	struct rl_cpu_stats *s = bpf_map_lookup_elem(&stats, &zero);
-
-	if (!s)
-		return;
-	bucket = wait_ns < 2000 ? 0 : log2_u64(wait_ns / 1000) - 1;
-	if (bucket >= RL_HIST_BUCKETS)
-		bucket = RL_HIST_BUCKETS - 1;
-	s->wait_hist[bucket]++;
-	s->counters[RL_CNT_runs]++;
-	s->counters[RL_CNT_wait_sum_ns] += wait_ns;
 }
 
 /* The wait of a task ends: what it says about where it waited. */
@@ -389,7 +382,7 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 	charge(tctx, p->scx.weight, now);
 	tctx->charged_at_ns = 0;
 	if (tctx->woke_at_ns) {
-		tctx->wake_tail_ns = mean8(tctx->wake_tail_ns, since(tctx->woke_at_ns, now));
+		note_tail(tctx, since(tctx->woke_at_ns, now));
 		tctx->woke_at_ns = 0;
 	}
 
@@ -527,6 +520,8 @@ void BPF_STRUCT_OPS(rl_disable, struct task_struct *p)
 	if (!tctx)
 		return;
 	tctx->queued_at_ns = 0;
+	/* it may have been between rl_select_cpu() and rl_enqueue() */
+	tctx->asked = tctx->sync = tctx->direct = tctx->from_dsq = false;
 	event_censor(tctx, RL_EV_CENSOR_EXIT);
 	/*
 	 * A running task goes to a higher class: no cpu_release() tells, and who is next on its CPU must not wait for its sleep.

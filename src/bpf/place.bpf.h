@@ -127,6 +127,15 @@ __noinline u64 rl_waker_tail(void)
 }
 
 /*
+ * It has left its CPU, tail_ns after it woke another. Once in a while an interrupt or a hypervisor makes that long, which would
+ * take the pair apart until the mean has forgotten it: so one counts for no more than twice what is too long in any case.
+ */
+static __always_inline void note_tail(struct task_ctx *tctx, u64 tail_ns)
+{
+	tctx->wake_tail_ns = mean8(tctx->wake_tail_ns, tail_ns < 2 * RL_BRIEF_NS ? tail_ns : 2 * RL_BRIEF_NS);
+}
+
+/*
  * The waker is going to leave its CPU in `tail`. If that is less than an idle CPU at home takes to wake up, p is faster on the
  * waker's CPU; in another domain, if that saves what a move there is expected to cost, too: so pairs come together. All of it
  * is measured, so this holds on any machine. Only while nobody else waits for that CPU: a pair that hands it to and fro would

@@ -207,6 +207,21 @@ static __always_inline void count_add(enum rl_counter counter, u64 n)
 
 #define count(name) count_add(RL_CNT_##name, 1)
 
+static __always_inline void count_wait(u64 wait_ns)
+{
+	u32 zero = 0, bucket;
+	struct rl_cpu_stats *s = bpf_map_lookup_elem(&stats, &zero);
+
+	if (!s)
+		return;
+	bucket = wait_ns < 2000 ? 0 : log2_u64(wait_ns / 1000) - 1;
+	if (bucket >= RL_HIST_BUCKETS)
+		bucket = RL_HIST_BUCKETS - 1;
+	s->wait_hist[bucket]++;
+	s->counters[RL_CNT_runs]++;
+	s->counters[RL_CNT_wait_sum_ns] += wait_ns;
+}
+
 static __always_inline struct task_ctx *lookup_task(struct task_struct *p)
 {
 	return bpf_task_storage_get(&tasks, p, 0, 0);

@@ -171,8 +171,12 @@ impl Domains {
 
     /// A short form that tells machines apart in checkpoints, such as `4 cpus: 0-1/2-3`.
     pub fn signature(&self) -> String {
-        let lists: Vec<String> = self.cpus.iter().map(|c| cpulist(c)).collect();
-        format!("{} cpus: {}", self.cpus.iter().map(Vec::len).sum::<usize>(), lists.join("/"))
+        format!("{} cpus: {}", self.cpus.iter().map(Vec::len).sum::<usize>(), self.lists())
+    }
+
+    /// The CPUs of each domain, such as `0-1/2-3`.
+    pub fn lists(&self) -> String {
+        self.cpus.iter().map(|cpus| cpulist(cpus)).collect::<Vec<_>>().join("/")
     }
 }
 

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, anyhow};
 use libbpf_rs::libbpf_sys::{bpf_prog_get_info_by_fd, bpf_prog_info};
 use libbpf_rs::skel::Skel;
 use libbpf_rs::{Object, OpenObject};
-use scx_utils::{compat, scx_ops_load, scx_ops_open};
+use scx_utils::{scx_ops_load, scx_ops_open};
 use serde::{Deserialize, Serialize};
 
 use super::domains::{CpuPlace, DomainSpec, Domains};
+use super::scheduler::ops_flags;
 
 #[allow(clippy::all, missing_docs, non_camel_case_types, dead_code)]
 mod skel {
@@ -74,7 +75,7 @@ pub fn of_scheduler() -> Result<Vec<ProgramCost>> {
         rodata.domain_distance[a][..row.len()].copy_from_slice(row);
         rodata.domain_neighbours[a][..domains.neighbours[a].len()].copy_from_slice(&domains.neighbours[a]);
     }
-    open.struct_ops.rl_ops_mut().flags = *compat::SCX_OPS_KEEP_BUILTIN_IDLE;
+    open.struct_ops.rl_ops_mut().flags = ops_flags(0);
     let skel = scx_ops_load!(open, rl_ops, uei)?;
     of_object(skel.object())
 }

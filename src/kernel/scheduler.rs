@@ -17,8 +17,8 @@ use super::domains::Domains;
 use super::slots::{Publication, Publisher};
 use crate::agent::Environment;
 use crate::policy::{
-    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, host, rl_cpu_stats, rl_event, rl_mode,
-    rl_policy, rl_slot, rl_weights,
+    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, RL_WITHOUT_queued_wakeup, host, rl_cpu_stats,
+    rl_event, rl_mode, rl_policy, rl_slot, rl_weights,
 };
 use crate::process::with_realtime;
 
@@ -101,6 +101,14 @@ impl SchedulerConfig {
     };
 }
 
+/// The flags of the ops, as far as this kernel has them. The kernel keeps track of idle CPUs. And a task that wakes for another
+/// CPU may get there by an interrupt, instead of under the lock of that CPU's runqueue, for which both would compete; where
+/// its old CPU is not done with it yet, rl_select_cpu() is left out, on which rl_enqueue() does not depend.
+pub(super) fn ops_flags(without: u32) -> u64 {
+    let queued = if without & RL_WITHOUT_queued_wakeup == 0 { *compat::SCX_OPS_ALLOW_QUEUED_WAKEUP } else { 0 };
+    *compat::SCX_OPS_KEEP_BUILTIN_IDLE | queued
+}
+
 /// Sums over all CPUs since attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counters {
@@ -124,7 +132,7 @@ impl Counters {
 
     /// Every counter by its name in intf.h.
     pub fn named(&self) -> BTreeMap<&'static str, u64> {
-        host::counter_names().into_iter().zip(self.values).collect()
+        host::counter_table().into_iter().map(|(name, _)| name).zip(self.values).collect()
     }
 
     /// self - earlier, per counter and bucket.
@@ -208,7 +216,7 @@ impl<'a> Scheduler<'a> {
             rodata.domain_neighbours[a][..domains.neighbours[a].len()].copy_from_slice(&domains.neighbours[a]);
         }
         open.maps.events.set_max_entries(config.ring_bytes).context("cannot size the ring buffer")?;
-        open.struct_ops.rl_ops_mut().flags = *compat::SCX_OPS_KEEP_BUILTIN_IDLE;
+        open.struct_ops.rl_ops_mut().flags = ops_flags(config.without);
 
         let mut skel = scx_ops_load!(open, rl_ops, uei)?;
 

@@ -19,6 +19,7 @@ unsafe extern "C" {
     fn rl_host_feature_doc(i: u32) -> *const c_char;
     fn rl_host_feature_expr(i: u32) -> *const c_char;
     fn rl_host_counter_name(i: u32) -> *const c_char;
+    fn rl_host_counter_doc(i: u32) -> *const c_char;
     fn rl_host_features(input: *const rl_inputs, f: *mut u8);
     fn rl_host_act(slot: *const rl_slot, f: *const u8, rnd: u32, d: *mut rl_decision);
     fn rl_host_forward(w: *const rl_weights, f: *const u8) -> i64;
@@ -36,28 +37,35 @@ pub struct FeatureInfo {
     pub expr: &'static str,
 }
 
+/// # Safety
+/// `p` must be one of the string literals that host.c returns, which live as long as the program.
+unsafe fn text(p: *const c_char) -> &'static str {
+    // SAFETY: as the caller promises.
+    unsafe { CStr::from_ptr(p) }.to_str().unwrap_or("?")
+}
+
 /// The feature table, in the order of the feature vector.
 pub fn feature_table() -> Vec<FeatureInfo> {
-    let text = |p: *const c_char| {
-        // SAFETY: host.c returns pointers to string literals, valid for the life of the program.
-        unsafe { CStr::from_ptr(p) }.to_str().unwrap_or("?")
-    };
     (0..FEATURES as u32)
         .map(|i| {
-            // SAFETY: plain functions without side effects; any index is allowed.
-            let (name, doc, expr) =
-                unsafe { (rl_host_feature_name(i), rl_host_feature_doc(i), rl_host_feature_expr(i)) };
-            FeatureInfo { name: text(name), doc: text(doc), expr: text(expr) }
+            // SAFETY: plain functions without side effects; any index is allowed, and literals are returned.
+            unsafe {
+                FeatureInfo {
+                    name: text(rl_host_feature_name(i)),
+                    doc: text(rl_host_feature_doc(i)),
+                    expr: text(rl_host_feature_expr(i)),
+                }
+            }
         })
         .collect()
 }
 
-/// Names of the counters, in the order of `RL_COUNTERS` in intf.h.
-pub fn counter_names() -> Vec<&'static str> {
+/// Names of the counters and what they count, in the order of `RL_COUNTERS` in intf.h.
+pub fn counter_table() -> Vec<(&'static str, &'static str)> {
     (0..RL_NR_COUNTERS)
         .map(|i| {
-            // SAFETY: host.c returns pointers to string literals, valid for the life of the program.
-            unsafe { CStr::from_ptr(rl_host_counter_name(i)) }.to_str().unwrap_or("?")
+            // SAFETY: as for features.
+            unsafe { (text(rl_host_counter_name(i)), text(rl_host_counter_doc(i))) }
         })
         .collect()
 }
