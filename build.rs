@@ -3,7 +3,8 @@
 //! small library (`host.c`), so that tests and replay run the very same arithmetic; and with clang for the host, the whole
 //! scheduler for the simulator (`src/sim/shim`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -57,5 +58,22 @@ fn main() -> Result<()> {
         }
     }
     println!("cargo:rerun-if-env-changed=BPF_CLANG");
+    tell_commit();
     Ok(())
+}
+
+/// The commit that this is built from, for `--version` and the provenance of results. An archive without a repository has none.
+/// (Whether files were changed since then is not told: to know it, this script would have to run at every build.)
+fn tell_commit() {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_string())
+    };
+    println!("cargo:rustc-env=SCX_RL_COMMIT={}", git(&["rev-parse", "--short=10", "HEAD"]).unwrap_or_default());
+    // The log of HEAD changes with every commit and checkout.
+    for name in ["HEAD", "logs/HEAD"] {
+        if let Some(file) = git(&["rev-parse", "--git-path", name]).filter(|file| Path::new(file).exists()) {
+            println!("cargo:rerun-if-changed={file}");
+        }
+    }
 }

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The command line. The doc comments are the help text.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::exporter;
 use crate::kernel::SchedulerConfig;
 use crate::kernel::domains::DomainSpec;
 use crate::kernel::scheduler::MigrationLimits;
 use crate::policy::rule::Rule;
 use crate::policy::{
-    RL_WITHOUT_credit, RL_WITHOUT_depth, RL_WITHOUT_preempt, RL_WITHOUT_request, RL_WITHOUT_sync, RL_WITHOUT_yield,
+    RL_WITHOUT_credit, RL_WITHOUT_depth, RL_WITHOUT_preempt, RL_WITHOUT_queued_wakeup, RL_WITHOUT_request,
+    RL_WITHOUT_sync, RL_WITHOUT_yield,
 };
 
 /// scx_rl: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
@@ -58,6 +61,7 @@ pub enum Command {
     /// Learn offline from a recording, exactly as the recorded run did, and write the checkpoint that results.
     Replay(ReplayArgs),
     Ope(crate::ope::OpeArgs),
+    Explain(crate::explain::ExplainArgs),
     Runqlat(crate::runqlat::RunqlatArgs),
     /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed); or, with --learner, what
     /// learning costs.
@@ -173,6 +177,11 @@ pub struct Opts {
            help_heading = "Learning")]
     pub checkpoint_every: f64,
 
+    /// Keep the last N checkpoints as at-UPDATES.safetensors, too. Whatever N is, best.safetensors is the one whose
+    /// policy cost least by what the guard measured, at the upper end of the 95 % interval; best.json says how much.
+    #[clap(long, value_name = "N", default_value_t = 0, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    pub checkpoint_keep: usize,
+
     /// Seconds between looks whether there is a newer network to publish.
     #[clap(long, value_name = "SEC", default_value_t = 1.0, value_parser = positive, conflicts_with_all = NOT_LEARNING,
            help_heading = "Learning")]
@@ -254,9 +263,15 @@ pub struct Opts {
     #[clap(long, value_name = "SEC", value_parser = not_negative, help_heading = "Watching")]
     pub stats: Option<f64>,
 
-    /// Do not schedule: print the statistics of a running scx_rl every SEC seconds.
+    /// Do not schedule: show a running scx_rl, every SEC seconds anew: busy domains, waits, decisions, learning. A line
+    /// each time, as --stats does, if the output is not a terminal.
     #[clap(long, value_name = "SEC", value_parser = positive, conflicts_with = "balancer", help_heading = "Watching")]
     pub monitor: Option<f64>,
+
+    /// Serve what is measured to Prometheus at this address, by default 127.0.0.1:9764, which only this machine can read.
+    #[clap(long, value_name = "ADDRESS:PORT", num_args = 0..=1, require_equals = true,
+           default_missing_value = exporter::DEFAULT_ADDRESS, conflicts_with = "monitor", help_heading = "Watching")]
+    pub prometheus: Option<SocketAddr>,
 
     /// Describe the statistics and exit.
     #[clap(long, help_heading = "Watching")]
@@ -294,6 +309,8 @@ pub enum Mechanism {
     Request,
     /// A sleeper comes back ahead of those that ran meanwhile
     Credit,
+    /// A wakeup for another CPU may get there by an interrupt, not under the lock of its runqueue
+    QueuedWakeup,
 }
 
 impl Mechanism {
@@ -306,6 +323,7 @@ impl Mechanism {
             Mechanism::Depth => RL_WITHOUT_depth,
             Mechanism::Request => RL_WITHOUT_request,
             Mechanism::Credit => RL_WITHOUT_credit,
+            Mechanism::QueuedWakeup => RL_WITHOUT_queued_wakeup,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::agent::publishing::Publishing;
 use crate::agent::recording::{Header, Recorder};
 use crate::agent::{Agent, Environment, Hyper, Origin};
 use crate::cli::Opts;
+use crate::keeping::Keeping;
 use crate::kernel::scheduler::Counters;
 use crate::policy::{RL_CNT_burst_sum_ns, RL_CNT_bursts, RL_CNT_wait_sum_ns, probability_q16, rl_event};
 use crate::{kernel, process};
@@ -27,6 +28,7 @@ pub struct Learning {
     agent: Agent,
     recorder: Option<Recorder<BufWriter<File>>>,
     checkpoint_path: PathBuf,
+    keeping: Keeping,
     topology: String,
     memory_limit_bytes: u64,
     /// Learning stopped before the run did.
@@ -87,6 +89,7 @@ impl Learning {
             agent,
             recorder,
             checkpoint_path: opts.checkpoint_dir.join(LATEST),
+            keeping: Keeping::new(&opts.checkpoint_dir, opts.checkpoint_keep),
             topology,
             memory_limit_bytes: opts.agent_memory_mib << 20,
             stopped: false,
@@ -156,7 +159,10 @@ impl Learning {
             topology: self.topology.clone(),
             created_at: now_utc(),
         };
-        let outcome = self.agent.checkpoint(origin).and_then(|c| Ok(c.save(&self.checkpoint_path)?));
+        let outcome = self.agent.checkpoint(origin).and_then(|checkpoint| {
+            checkpoint.save(&self.checkpoint_path)?;
+            Ok(checkpoint)
+        });
         // The agent restarted its optimisers even if the file could not be written: the recording must say so.
         if let Some(recorder) = &mut self.recorder
             && let Err(e) = recorder.restart()
@@ -167,8 +173,13 @@ impl Learning {
         self.last_checkpoint_failed = outcome.is_err();
         self.checkpoint_updates = Some(self.agent.metrics().updates);
         match outcome {
-            Ok(()) => {
+            Ok(checkpoint) => {
                 info!("checkpoint written: {}", self.checkpoint_path.display());
+                let harm = self.publishing.harm_of(&checkpoint.weights);
+                if let Err(e) = self.keeping.keep(&self.checkpoint_path, &checkpoint, harm) {
+                    self.checkpoint_failures += 1;
+                    error!("the checkpoint is written, but could not be kept beside the latest: {e:#}");
+                }
                 Some(&self.checkpoint_path)
             }
             Err(e) => {

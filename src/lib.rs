@@ -9,13 +9,14 @@
 //! 3. [`kernel`]: loads, attaches, drains events, publishes weights. The only place that knows libbpf.
 //! 4. [`agent`]: reward, batch, actor-critic learner, quantisation, checkpoint, recording. Knows neither BPF nor clocks;
 //!    [`agent::Environment`] is all it sees of the world.
-//! 5. [`run`] (with [`learning`], [`stats`], [`process`]): the loop that joins them. [`cli`]: the options.
+//! 5. [`run`] (with [`learning`], [`keeping`], [`stats`], [`dashboard`], [`exporter`], [`process`]): the loop that joins them. [`cli`]: the options.
 //!
 //! [`sim`] runs the scheduler's C on a simulated machine instead of a kernel, and is an [`agent::Environment`] like it.
 //!
-//! Around it: [`checkpoints`] looks at what was learned, [`ope`] evaluates policies on recordings, [`runqlat`] measures any scheduler by one yardstick, [`bench`] the
-//! cost of a decision, [`progs`] that of loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has
-//! sched_ext; [`demo`] runs the whole thing there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
+//! Around it: [`checkpoints`] looks at what was learned, [`ope`] evaluates policies on recordings, [`explain`] tells what
+//! drives them, [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`progs`] that of
+//! loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole thing
+//! there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
 //! [`experiment`] makes studies of the same parts: from one file, on all machines, and they can be interrupted.
 //! [`locality`] is a workload to which moves cost something, also on an emulated machine.
 
@@ -23,9 +24,13 @@ pub mod agent;
 pub mod bench;
 pub mod checkpoints;
 pub mod cli;
+pub mod dashboard;
 pub mod demo;
 pub mod experiment;
+pub mod explain;
+pub mod exporter;
 pub mod file;
+pub mod keeping;
 pub mod kernel;
 pub mod lab;
 pub mod learning;
@@ -41,3 +46,12 @@ pub mod stats;
 pub mod suite;
 pub mod verifier;
 pub mod vm;
+
+/// The version, as `0.1.0-g7f210ff3a1 x86_64-unknown-linux-gnu`: with the commit, if it was built from a repository.
+pub fn version() -> String {
+    let commit = match env!("SCX_RL_COMMIT") {
+        "" => String::new(),
+        commit => format!("-g{commit}"),
+    };
+    scx_utils::build_id::full_version(&format!("{}{commit}", env!("CARGO_PKG_VERSION")))
+}

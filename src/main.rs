@@ -13,10 +13,9 @@ use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
 use scx_rl::{
-    bench, checkpoints, demo, experiment, kernel, learning, locality, ope, progs, run, runqlat, sim, stats, suite,
-    verifier, vm,
+    bench, checkpoints, dashboard, demo, experiment, explain, kernel, learning, locality, ope, progs, run, runqlat,
+    sim, stats, suite, verifier, vm,
 };
-use scx_utils::build_id;
 use simplelog::{ColorChoice, TerminalMode};
 
 fn main() -> ExitCode {
@@ -38,6 +37,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
         Some(Command::Checkpoint(command)) => checkpoints::run(&command)?,
         Some(Command::Replay(args)) => replay(&args)?,
         Some(Command::Ope(args)) => ope::run(&args)?,
+        Some(Command::Explain(args)) => explain::run(&args)?,
         Some(Command::Runqlat(args)) => runqlat::run(args)?,
         Some(Command::Bench(args)) => bench::run(&args)?,
         Some(Command::Verifier(args)) => verifier::run(&args)?,
@@ -67,7 +67,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
 
 fn schedule(opts: &Opts) -> Result<()> {
     if opts.version {
-        return print(&format!("scx_rl {}\n", build_id::full_version(env!("CARGO_PKG_VERSION"))));
+        return print(&format!("scx_rl {}\n", scx_rl::version()));
     }
     if opts.help_stats {
         let mut text = Vec::new();
@@ -76,7 +76,11 @@ fn schedule(opts: &Opts) -> Result<()> {
     }
     let signals = Signals::install()?;
     if let Some(interval) = opts.monitor {
-        return stats::monitor(Duration::from_secs_f64(interval), signals.stop_flag());
+        let (interval, stop) = (Duration::from_secs_f64(interval), signals.stop_flag());
+        return match std::io::stdout().is_terminal() {
+            true => dashboard::run(interval, &stop),
+            false => stats::monitor(interval, stop),
+        };
     }
     let Some(balancer) = opts.balancer() else {
         bail!("choose a balancer: --learn, --frozen FILE, --heuristic or --random (see --help)");

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::agent::{AgentMetrics, Checkpoint};
 use crate::cli::{Balancer, Opts};
+use crate::exporter;
 use crate::kernel::domains::Domains;
 use crate::kernel::scheduler::{Counters, ops_name};
 use crate::kernel::slots::Publication;
@@ -89,6 +90,9 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
     };
     let agent_cpus = opts.agent_cpus.as_deref().map(process::parse_cpus).transpose()?;
     preflight::check()?;
+    if let Some(address) = opts.prometheus {
+        exporter::serve(address)?;
+    }
     if let Some(path) = &opts.summary {
         // Better now than after a long run.
         std::fs::write(path, "").with_context(|| format!("cannot write the summary to {}", path.display()))?;
@@ -120,6 +124,8 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
                     started: Instant::now(),
                     attached: false,
                     sample_shift: 0,
+                    counted_from: Instant::now(),
+                    counted_events: 0,
                     readers: BTreeMap::new(),
                     weights_match: None,
                 })
@@ -160,6 +166,9 @@ struct Run<'o> {
     started: Instant,
     attached: bool,
     sample_shift: u32,
+    /// When the last attach was, and the events that had been received by then.
+    counted_from: Instant,
+    counted_events: u64,
     readers: BTreeMap<ReaderId, (Instant, Counters, u64)>,
     weights_match: Option<bool>,
 }
@@ -192,6 +201,9 @@ impl Run<'_> {
             self.started = Instant::now();
             process::settle(self.opts.agent_nice, self.agent_cpus.as_ref());
         }
+        // Counters begin anew, and so do intervals.
+        self.readers.clear();
+        (self.counted_from, self.counted_events) = (Instant::now(), self.events);
         let ops_name = ops_name().unwrap_or_default();
         let server = StatsServer::new(stats::server_data()).launch().context("cannot serve statistics")?;
         let (responses, requests) = server.channels();
@@ -200,7 +212,7 @@ impl Run<'_> {
         let mut publish_at = Instant::now() + seconds(opts.publish_every);
         let mut checkpoint_at = Instant::now() + seconds(opts.checkpoint_every);
         let mut second_at = Instant::now() + seconds(1.0);
-        let (mut last_second, mut last_second_at) = (scheduler.counters()?, Instant::now());
+        let (mut last_second, mut last_second_at) = (Counters::default(), Instant::now());
         let mut events: Vec<rl_event> = Vec::new();
 
         while !signals.stop()
@@ -209,7 +221,7 @@ impl Run<'_> {
         {
             // The wait of the loop: a request for statistics, or the time to drain.
             if let Ok(id) = requests.recv_timeout(POLL) {
-                let metrics = self.metrics(id, &scheduler)?;
+                let metrics = self.metrics(id, &scheduler, domains)?;
                 responses.send(metrics)?;
             }
             self.drain(&mut scheduler, &mut events)?;
@@ -230,17 +242,20 @@ impl Run<'_> {
                 second_at = now + seconds(1.0);
                 let counters = scheduler.counters()?;
                 let elapsed_s = (now - last_second_at).as_secs_f64();
-                self.adapt_sampling(&counters.since(&last_second), elapsed_s, &mut scheduler);
+                let counted = counters.since(&last_second);
+                self.adapt_sampling(&counted, elapsed_s, &mut scheduler);
+                exporter::record_counters(&counted);
                 (last_second, last_second_at) = (counters, now);
                 if let Some(learning) = &mut self.learning {
                     learning.check_memory(&mut scheduler)?;
                 }
-                self.metrics(0, &scheduler)?.record();
+                exporter::record_statistics(&self.metrics(0, &scheduler, domains)?);
             }
         }
 
         self.drain(&mut scheduler, &mut events)?;
         let counters = scheduler.counters()?;
+        exporter::record_counters(&counters.since(&last_second));
         let mut checkpoint = None;
         if let Some(learning) = &mut self.learning {
             learning.consider();
@@ -292,13 +307,13 @@ impl Run<'_> {
     }
 
     /// Statistics since the same reader asked last.
-    fn metrics(&mut self, reader: ReaderId, scheduler: &Scheduler) -> Result<Metrics> {
+    fn metrics(&mut self, reader: ReaderId, scheduler: &Scheduler, domains: &Domains) -> Result<Metrics> {
         let counters = scheduler.counters()?;
         let now = Instant::now();
         let (then, before, events_before) = self
             .readers
             .insert(reader, (now, counters.clone(), self.events))
-            .unwrap_or((self.started, Counters::default(), 0));
+            .unwrap_or((self.counted_from, Counters::default(), self.counted_events));
         if self.readers.len() > READERS_MAX
             && let Some(oldest) = self.readers.iter().min_by_key(|(_, (t, ..))| *t).map(|(id, _)| *id)
         {
@@ -342,6 +357,8 @@ impl Run<'_> {
             torn_retries: d.get(RL_CNT_torn_retries),
             resident_bytes: process::resident_bytes(),
             checkpoint_failures: self.learning.as_ref().map_or(0, |l| l.checkpoint_failures),
+            domains: domains.lists(),
+            wait_hist: d.wait_hist.to_vec(),
         })
     }
 

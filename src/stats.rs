@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a running scheduler tells about itself: through scx_stats (`--stats`, `--monitor`, scxtop), through the `metrics`
-//! facade (for whatever recorder is installed), and as one compact line for a person.
+//! What a running scheduler tells about itself, through scx_stats (`--stats`, `--monitor`, scxtop), and as one compact line
+//! for a person.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -73,19 +73,13 @@ pub struct Metrics {
     pub resident_bytes: u64,
     #[stat(desc = "Failed attempts to write a checkpoint, since the start")]
     pub checkpoint_failures: u64,
+    #[stat(desc = "CPUs of each domain, as lists with / between them")]
+    pub domains: String,
+    #[stat(desc = "Runqueue waits in the interval: the i-th number is of those from 2^i us on, below 2^(i+1) us")]
+    pub wait_hist: Vec<u64>,
 }
 
 impl Metrics {
-    /// Hand every number to the `metrics` facade, as gauges named `scx_rl_*`.
-    pub fn record(&self) {
-        let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(self) else { return };
-        for (name, value) in fields {
-            if let Some(v) = value.as_f64() {
-                metrics::gauge!(format!("scx_rl_{name}")).set(v);
-            }
-        }
-    }
-
     /// One compact line.
     pub fn format<W: Write>(&self, w: &mut W) -> Result<()> {
         write!(
@@ -116,7 +110,8 @@ impl Metrics {
     }
 }
 
-fn time(us: f64) -> String {
+/// A time for people, five characters wide.
+pub(crate) fn time(us: f64) -> String {
     if us < 1000.0 { format!("{us:4.0}us") } else { format!("{:4.1}ms", us / 1000.0) }
 }
 
@@ -141,7 +136,7 @@ pub fn server_data() -> StatsServerData<Request, Metrics> {
     StatsServerData::new().add_meta(Metrics::meta()).add_ops("top", StatsOps { open, close: None })
 }
 
-/// Print the statistics of the running scheduler every `interval` until `stop` is set.
+/// Print a line with the statistics of the running scheduler every `interval` until `stop` is set.
 pub fn monitor(interval: Duration, stop: Arc<AtomicBool>) -> Result<()> {
     scx_utils::monitor_stats::<Metrics>(
         &[],
@@ -167,19 +162,5 @@ mod tests {
         m.mode = "learn".into();
         m.generation = 42;
         assert!(line(&m).contains("gen 42"));
-    }
-
-    #[test]
-    fn every_number_reaches_the_metrics_facade() {
-        let recorder = metrics_util::debugging::DebuggingRecorder::new();
-        let snapshotter = recorder.snapshotter();
-        let m = Metrics { reward_ms: -1.25, ..Default::default() };
-        metrics::with_local_recorder(&recorder, || m.record());
-        let names: Vec<String> =
-            snapshotter.snapshot().into_vec().into_iter().map(|(k, ..)| k.key().name().to_string()).collect();
-        let serde_json::Value::Object(fields) = serde_json::to_value(&m).unwrap() else { unreachable!() };
-        for (field, value) in fields.iter().filter(|(_, v)| v.is_number()) {
-            assert!(names.contains(&format!("scx_rl_{field}")), "{field} = {value} is not exported");
-        }
     }
 }

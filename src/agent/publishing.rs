@@ -100,6 +100,12 @@ impl Publishing {
         self.guard.as_ref().map(|guard| (guard.harm(), guard.share()))
     }
 
+    /// What the guard has measured of this network, or of one that hardly differs from it; none if that is another one.
+    pub fn harm_of(&self, weights: &rl_weights) -> Option<Harm> {
+        let measured = !self.restored && divergence(&self.known, weights, &self.situations) <= KNOWN_NATS;
+        self.guard.as_ref().filter(|_| measured).map(Guard::harm)
+    }
+
     /// Times that the guard distrusted the policy.
     pub fn distrusted(&self) -> u64 {
         self.guard.as_ref().map_or(0, Guard::distrusted)

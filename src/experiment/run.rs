@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::plan::{self, Batch, Key};
 use super::show;
 use super::spec::{Backend, Spec};
-use super::study::{Study, version};
+use super::study::Study;
 use crate::lab::child::{self, Process, Stop};
 use crate::lab::system;
 use crate::suite::cell::outcome;
@@ -71,10 +71,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
     };
     let provenance = study.provenance();
     ensure!(
-        provenance.version == version(),
+        provenance.version == crate::version(),
         "the study was begun by scx_rl {}, this is {}: cells of both would not compare; begin it again with --out-dir",
         provenance.version,
-        version()
+        crate::version()
     );
     let _lock = study.lock()?;
     let stop = Stop::on_signals()?;

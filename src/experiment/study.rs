@@ -102,11 +102,6 @@ pub struct Study {
     provenance: Provenance,
 }
 
-/// This program's version.
-pub fn version() -> String {
-    scx_utils::build_id::full_version(env!("CARGO_PKG_VERSION"))
-}
-
 impl Study {
     /// Makes the folder of a new study.
     ///
@@ -122,8 +117,11 @@ impl Study {
         fs::create_dir_all(&cells).with_context(|| format!("creating {}", cells.display()))?;
         let empty = fs::read_dir(&cells).is_ok_and(|mut entries| entries.next().is_none());
         ensure!(empty, "{} is not empty, but no study of ours: choose another --out-dir", cells.display());
-        let provenance =
-            Provenance { version: version(), spec_sha256: spec.sha256.clone(), created_at: crate::learning::now_utc() };
+        let provenance = Provenance {
+            version: crate::version(),
+            spec_sha256: spec.sha256.clone(),
+            created_at: crate::learning::now_utc(),
+        };
         let study = Study { folder: folder.to_path_buf(), spec, provenance };
         study.write("spec.toml", text.as_bytes())?;
         // The last: what has it is a study.

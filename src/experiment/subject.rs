@@ -37,7 +37,7 @@ pub fn figures(score: &Score) -> BTreeMap<String, f64> {
 }
 
 fn programs() -> impl Iterator<Item = &'static Workload> {
-    workload::REAL.iter().chain(workload::SYNTHETIC)
+    workload::REAL.iter().chain(workload::ON_DEMAND)
 }
 
 /// The real program of this name.

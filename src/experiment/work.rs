@@ -14,7 +14,7 @@ use nix::unistd::getppid;
 
 use super::plan::{self, Batch, Key};
 use super::spec::{Backend, Spec};
-use super::study::{Record, Study, version};
+use super::study::{Record, Study};
 use super::subject;
 use crate::agent::Hyper;
 use crate::kernel::SchedulerConfig;
@@ -70,7 +70,11 @@ pub fn run(args: &WorkArgs) -> Result<()> {
     }
     let study = Study::open(&args.folder)?;
     let spec = study.spec();
-    ensure!(study.provenance().version == version(), "the study was begun by scx_rl {}", study.provenance().version);
+    ensure!(
+        study.provenance().version == crate::version(),
+        "the study was begun by scx_rl {}",
+        study.provenance().version
+    );
     let batch = *plan::batches(spec).get(args.batch).context("there is no such batch")?;
     let _lock = if args.inside { None } else { Some(study.lock_as_worker()?) };
     // Parts of all cells, not of those that are left: the other workers are at work already.
@@ -93,7 +97,7 @@ fn record(spec: &Spec, key: &Key, kernel: &str, seconds: f64) -> Record {
         waits: None,
         seconds,
         kernel: kernel.into(),
-        version: version(),
+        version: crate::version(),
         spec_sha256: spec.sha256.clone(),
         ended_at: now_utc(),
     }

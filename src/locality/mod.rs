@@ -231,7 +231,7 @@ pub fn run(args: &LocalityArgs) -> Result<()> {
         Group::new(workers, &sum, args.seconds)
     };
     let report = Report {
-        version: scx_utils::build_id::full_version(env!("CARGO_PKG_VERSION")),
+        version: crate::version(),
         kernel: kernel_release(),
         sched_ext: system::check_attached(|_| true).ok(),
         cpus,

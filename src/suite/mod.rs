@@ -194,13 +194,13 @@ fn plan(args: &SuiteArgs) -> Result<Plan> {
         "ratios are to {}, which is not among the schedulers: add it, or choose another --baseline",
         args.baseline
     );
-    let all = || workload::REAL.iter().chain(workload::SYNTHETIC);
+    let all = || workload::REAL.iter().chain(workload::ON_DEMAND);
     let known = || all().map(|workload| workload.name).chain([bpf_cost::NAME]);
     if let Some(name) = args.workloads.iter().find(|name| known().all(|other| other != name.as_str())) {
         bail!("--workloads: there is no {name:?}; there are {}", known().collect::<Vec<_>>().join(", "));
     }
     let is_wanted = |name: &str| match args.workloads.as_slice() {
-        [] => workload::SYNTHETIC.iter().all(|synthetic| synthetic.name != name),
+        [] => workload::ON_DEMAND.iter().all(|other| other.name != name),
         named => named.iter().any(|other| other == name),
     };
     let mut workloads = Vec::new();
@@ -365,7 +365,7 @@ impl Run<'_> {
         let subjects: Vec<Subject> = workloads.iter().map(|&workload| workload.into()).collect();
         let tools = workloads.iter().flat_map(|workload| workload.tools);
         let summary = Summary {
-            version: scx_utils::build_id::full_version(env!("CARGO_PKG_VERSION")),
+            version: crate::version(),
             kernel: system::kernel_release()?,
             topology: self.machine.clone(),
             seed: self.args.seed,

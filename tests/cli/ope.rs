@@ -224,3 +224,42 @@ fn policies_that_make_no_sense_are_refused_by_name() {
     scx_rl(&["ope"]).fails(2, &["<RECORDING>"]);
     scx_rl(&["ope", &recording, "--clip", "1.2"]).succeeds(&["Weights are cut down to 1.2, in favour of"]);
 }
+
+#[test]
+fn what_drives_decisions_is_told() {
+    let folder = Folder::new();
+    let run = learn(33, 3000);
+    let recording = folder.with("a.rec", &run.recording);
+    let task = events(&run.recording)[0].tid.to_string();
+    let file = folder.with("right.safetensors", &right(run.checkpoint).to_bytes().unwrap());
+    let text = scx_rl(&["explain", &file, &recording, "--last", "2"]);
+    text.succeeds(&[
+        "WAKE: ",
+        "PULL: ",
+        "p(migrate)",
+        "| other_idle ",
+        "adds to the logit",
+        "then waited",
+        " decided: ",
+    ]);
+    let json = scx_rl(&["explain", &file, &recording, "--task", &task, "--json"]);
+    json.succeeds(&[]);
+    let report: Value = serde_json::from_str(&json.stdout).unwrap();
+    for of in report["overviews"].as_array().unwrap() {
+        // It looks at this feature only.
+        assert_eq!(of["pushes"][0]["feature"], "other_idle");
+        assert!(number(&of["pushes"][0]["logit"]) > 1.0 && number(&of["pushes"][1]["logit"]) == 0.0, "{of:#}");
+    }
+    let decisions = report["decisions"].as_array().unwrap();
+    assert_eq!(decisions.len(), 5);
+    for decision in decisions {
+        let push = &decision["pushes"][0];
+        let idle = number(&push["value"]) > 63.0;
+        assert_eq!(idle, number(&decision["p_migrate"]) > 0.5, "{decision:#}");
+        assert_eq!(idle, number(&push["logit"]) > 0.0, "{decision:#}");
+    }
+    assert_eq!(scx_rl(&["explain", &file, &recording, "--task", &task, "--json"]).stdout, json.stdout, "reproducible");
+    scx_rl(&["explain", &file, &recording, "--task", "4000000"]).fails(1, &["holds no decision about task 4000000"]);
+    scx_rl(&["explain", &file, "/nonexistent"]).fails(1, &["cannot open the recording /nonexistent"]);
+    scx_rl(&["explain", &recording, &recording]).fails(1, &["cannot use"]);
+}

@@ -4,7 +4,7 @@
 
 load_start 120
 start learn --learn --seed 3 --agent-nice 0 --checkpoint-dir "$W/ck" --checkpoint-every 9 --record "$W/events.rec" \
-	--summary "$W/learn.json" --stats 2 --domains llc --slices
+	--summary "$W/learn.json" --stats 2 --domains llc --slices --prometheus
 check ops-name file_says $S/root/ops '^rl_'
 check domains-said file_says "$W/learn.log" '2 domain(s) by llc: 0-1 | 2-3'
 
@@ -14,6 +14,14 @@ check second-says-why file_says "$W/second.log" 'another sched_ext scheduler is 
 
 timeout 5 "$X" --monitor 1 >"$W/monitor.log" 2>&1
 check monitor-shows-learning file_says "$W/monitor.log" 'entropy'
+
+exec 3<>/dev/tcp/127.0.0.1/9764
+printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+timeout 5 cat <&3 >"$W/metrics.txt"
+exec 3>&-
+check prometheus-counts file_says "$W/metrics.txt" '^scx_rl_runs_total [1-9]'
+check prometheus-waits file_says "$W/metrics.txt" '^scx_rl_wait_us_bucket{le="+Inf"} [1-9]'
+check prometheus-explains file_says "$W/metrics.txt" '^# HELP scx_rl_reward_ms '
 
 sleep 8
 rm -f "$W/ck/latest.safetensors"

@@ -236,14 +236,16 @@ fn every_flipped_bit_is_an_error() {
     Checkpoint::from_bytes(&bytes).unwrap();
 }
 
+/// `MUTATIONS=100000` for more, half of them with a right checksum.
 #[test]
 fn mutated_checkpoints_never_panic() {
+    let count: u32 = std::env::var("MUTATIONS").map_or(6000, |text| text.parse().unwrap());
     let original = sample_checkpoint();
     let bytes = original.to_bytes().unwrap();
     let raw = open(&bytes).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(23);
     let (mut refused, mut read) = (0, 0);
-    for _ in 0..3000 {
+    for _ in 0..count / 2 {
         let mut mutated = bytes.clone();
         for _ in 0..rng.random_range(1..8) {
             let at = rng.random_range(0..mutated.len());
@@ -257,7 +259,7 @@ fn mutated_checkpoints_never_panic() {
         assert!(mutated == bytes || Checkpoint::from_bytes(&mutated).is_err());
     }
     // With a right checksum the mutations reach every check behind it.
-    for _ in 0..3000 {
+    for _ in 0..count / 2 {
         let mut raw = raw.clone();
         if rng.random() {
             let key = raw.meta.keys().nth(rng.random_range(0..raw.meta.len())).unwrap().clone();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Site, found, read};
+use super::{Site, compile, found, read};
 use crate::lab::tools;
 
 /// Seconds of those that run for a time.
@@ -86,15 +86,28 @@ fn run_schbench(site: &Site<'_>, workers: usize) -> Result<String> {
     Ok(site.run("schbench", &mut command)?.text)
 }
 
-pub fn schbench(site: &Site<'_>) -> Result<Vec<f64>> {
-    let text = run_schbench(site, site.cpus)?;
-    let us = |section, percentile| found(tools::schbench_us(&text, section, percentile), "schbench", &text);
+/// p99 of wakeups and requests, requests per second, median of wakeups.
+fn schbench_figures(text: &str) -> Result<Vec<f64>> {
+    let us = |section, percentile| found(tools::schbench_us(text, section, percentile), "schbench", text);
     Ok(vec![
         us("Wakeup Latencies", "99.0")?,
         us("Request Latencies", "99.0")?,
-        found(tools::schbench_rps(&text), "schbench", &text)?,
+        found(tools::schbench_rps(text), "schbench", text)?,
         us("Wakeup Latencies", "50.0")?,
     ])
+}
+
+pub fn schbench(site: &Site<'_>) -> Result<Vec<f64>> {
+    schbench_figures(&run_schbench(site, site.cpus)?)
+}
+
+pub fn schbench_compile(site: &Site<'_>) -> Result<Vec<f64>> {
+    let mut make = compile::start(site)?;
+    site.stop.sleep_until(Instant::now() + Duration::from_millis(500), || Ok(()))?;
+    let text = run_schbench(site, site.cpus / 2)?;
+    site.still_runs("make", &mut make)?;
+    make.kill();
+    schbench_figures(&text)
 }
 
 pub fn schbench_hogs(site: &Site<'_>) -> Result<Vec<f64>> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The workloads: real programs with a fixed amount of work, or a fixed time, and the figures they end with.
 //!
-//! Each is short, because everything may run under emulation. [`REAL`] and [`SYNTHETIC`] are the lists; `bench` has those that
+//! Each is short, because everything may run under emulation. [`REAL`] and [`ON_DEMAND`] are the lists; `bench` has those that
 //! are one program, `compile` and `servers` those that need more, `locality` the synthetic ones.
 
 mod bench;
@@ -216,8 +216,21 @@ pub const REAL: &[Workload] = &[
 const RESPONSES: &[Figure] =
     &[time("mean", "us"), time("p99", "us"), aside(rate("bursts", "1/s")), aside(time("backlog", "bursts"))];
 
-/// Made up to show something. They run if they are named, and are not among those that no name stands for.
-pub const SYNTHETIC: &[Workload] = &[
+/// Made up to show something, or for a study. They run if they are named, and are not among those that no name stands for.
+pub const ON_DEMAND: &[Workload] = &[
+    Workload {
+        name: "schbench-compile",
+        about: "schbench as beside hogs, but beside make -j, two jobs for each CPU",
+        tools: &[SCHBENCH, GCC, MAKE],
+        figures: &[
+            time("wake p99", "us"),
+            time("request p99", "us"),
+            rate("requests", "1/s"),
+            aside(time("wake p50", "us")),
+        ],
+        prepare: compile::prepare,
+        run: bench::schbench_compile,
+    },
     Workload {
         name: "locality-free",
         about: "scx_rl locality: bursts of 2 ms, 65 % of the CPUs; moves between caches cost nothing",
@@ -342,7 +355,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_every_workload_counts() {
-        let all = || REAL.iter().chain(SYNTHETIC);
+        let all = || REAL.iter().chain(ON_DEMAND);
         let names: std::collections::BTreeSet<_> = all().map(|workload| workload.name).collect();
         assert_eq!(names.len(), all().count());
         for workload in all() {
