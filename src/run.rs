@@ -182,6 +182,7 @@ impl Run<'_> {
             slice_min_ns: opts.slice_min_us * 1000,
             learn_slices: opts.slices,
             without: opts.without.iter().fold(0, |bits, m| bits | m.bit()),
+            queued_wakeups: opts.queued_wakeups,
             wait_bound_ns: opts.wait_bound_ms * 1_000_000,
             migration_limits: opts.max_migrations.unwrap_or_default(),
             ..SchedulerConfig::DEFAULT

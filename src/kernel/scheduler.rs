@@ -17,8 +17,8 @@ use super::domains::Domains;
 use super::slots::{Publication, Publisher};
 use crate::agent::Environment;
 use crate::policy::{
-    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, RL_WITHOUT_queued_wakeup, host, rl_cpu_stats,
-    rl_event, rl_mode, rl_policy, rl_slot, rl_weights,
+    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, host, rl_cpu_stats, rl_event, rl_mode,
+    rl_policy, rl_slot, rl_weights,
 };
 use crate::process::with_realtime;
 
@@ -77,6 +77,8 @@ pub struct SchedulerConfig {
     pub learn_slices: bool,
     /// Mechanisms that are switched off, bits `RL_WITHOUT_*` of intf.h.
     pub without: u32,
+    /// Wakeups for other CPUs may get there by an interrupt.
+    pub queued_wakeups: bool,
     /// No task waits longer than this because the policy said so, ns.
     pub wait_bound_ns: u64,
     /// How many tasks decisions may move out of each domain.
@@ -94,6 +96,7 @@ impl SchedulerConfig {
         slice_min_ns: 2_000_000,
         learn_slices: false,
         without: 0,
+        queued_wakeups: false,
         wait_bound_ns: 20_000_000,
         migration_limits: MigrationLimits([0; RL_NR_DISTANCES as usize]),
         horizon_ns: 1_000_000_000,
@@ -101,11 +104,11 @@ impl SchedulerConfig {
     };
 }
 
-/// The flags of the ops, as far as this kernel has them. The kernel keeps track of idle CPUs. And a task that wakes for another
-/// CPU may get there by an interrupt, instead of under the lock of that CPU's runqueue, for which both would compete; where
-/// its old CPU is not done with it yet, rl_select_cpu() is left out, on which rl_enqueue() does not depend.
-pub(super) fn ops_flags(without: u32) -> u64 {
-    let queued = if without & RL_WITHOUT_queued_wakeup == 0 { *compat::SCX_OPS_ALLOW_QUEUED_WAKEUP } else { 0 };
+/// The flags of the ops, as far as this kernel has them. The kernel keeps track of idle CPUs. With `queued_wakeups`, a task that
+/// wakes for another CPU may get there by an interrupt, instead of under the lock of that CPU's runqueue, for which both would
+/// compete; where its old CPU is not done with it yet, rl_select_cpu() is left out, on which rl_enqueue() does not depend.
+pub(super) fn ops_flags(queued_wakeups: bool) -> u64 {
+    let queued = if queued_wakeups { *compat::SCX_OPS_ALLOW_QUEUED_WAKEUP } else { 0 };
     *compat::SCX_OPS_KEEP_BUILTIN_IDLE | queued
 }
 
@@ -216,7 +219,7 @@ impl<'a> Scheduler<'a> {
             rodata.domain_neighbours[a][..domains.neighbours[a].len()].copy_from_slice(&domains.neighbours[a]);
         }
         open.maps.events.set_max_entries(config.ring_bytes).context("cannot size the ring buffer")?;
-        open.struct_ops.rl_ops_mut().flags = ops_flags(config.without);
+        open.struct_ops.rl_ops_mut().flags = ops_flags(config.queued_wakeups);
 
         let mut skel = scx_ops_load!(open, rl_ops, uei)?;
 
