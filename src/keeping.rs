@@ -67,6 +67,10 @@ impl Keeping {
     /// # Errors
     /// A file cannot be read or written. What was there before is whole.
     pub fn keep(&self, latest: &Path, checkpoint: &Checkpoint, harm: Option<Harm>) -> Result<()> {
+        let score = harm.and_then(|harm| Score::of(harm, checkpoint));
+        if self.last == 0 && score.is_none() {
+            return Ok(());
+        }
         let bytes = fs::read(latest).with_context(|| format!("reading {}", latest.display()))?;
         let write = |name: &str, bytes: &[u8]| {
             let path = self.folder.join(name);
@@ -78,7 +82,7 @@ impl Keeping {
                 fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
             }
         }
-        let Some(score) = harm.and_then(|harm| Score::of(harm, checkpoint)) else { return Ok(()) };
+        let Some(score) = score else { return Ok(()) };
         let best = fs::read(self.folder.join(SCORE)).ok().and_then(|text| serde_json::from_slice::<Score>(&text).ok());
         let better = |best: &Score| best.topology != score.topology || best.harm_at_most_pct > score.harm_at_most_pct;
         if best.as_ref().is_none_or(better) {

@@ -192,12 +192,7 @@ pub const REAL: &[Workload] = &[
         name: "schbench",
         about: "schbench -m 2 -n 1, two workers for each CPU",
         tools: &[SCHBENCH],
-        figures: &[
-            time("wake p99", "us"),
-            time("request p99", "us"),
-            rate("requests", "1/s"),
-            aside(time("wake p50", "us")),
-        ],
+        figures: SCHBENCH_FIGURES,
         prepare: nothing,
         run: bench::schbench,
     },
@@ -211,6 +206,10 @@ pub const REAL: &[Workload] = &[
     },
 ];
 
+/// What schbench ends with.
+const SCHBENCH_FIGURES: &[Figure] =
+    &[time("wake p99", "us"), time("request p99", "us"), rate("requests", "1/s"), aside(time("wake p50", "us"))];
+
 /// From a burst's arrival to its end; and whether all were served: where the backlog is more than a few for each worker, costs
 /// have overloaded the machine, and the times are too short, because what never ended is not in them.
 const RESPONSES: &[Figure] =
@@ -222,12 +221,7 @@ pub const ON_DEMAND: &[Workload] = &[
         name: "schbench-compile",
         about: "schbench as beside hogs, but beside make -j, two jobs for each CPU",
         tools: &[SCHBENCH, GCC, MAKE],
-        figures: &[
-            time("wake p99", "us"),
-            time("request p99", "us"),
-            rate("requests", "1/s"),
-            aside(time("wake p50", "us")),
-        ],
+        figures: SCHBENCH_FIGURES,
         prepare: compile::prepare,
         run: bench::schbench_compile,
     },
