@@ -12,7 +12,8 @@ use crate::kernel::domains::DomainSpec;
 use crate::kernel::scheduler::MigrationLimits;
 use crate::policy::rule::Rule;
 use crate::policy::{
-    RL_WITHOUT_credit, RL_WITHOUT_depth, RL_WITHOUT_preempt, RL_WITHOUT_request, RL_WITHOUT_sync, RL_WITHOUT_yield,
+    RL_WITHOUT_credit, RL_WITHOUT_depth, RL_WITHOUT_preempt, RL_WITHOUT_queued, RL_WITHOUT_request, RL_WITHOUT_sync,
+    RL_WITHOUT_yield,
 };
 
 /// scx_rl: a sched_ext scheduler whose load balancer learns from measured runqueue latency.
@@ -248,11 +249,6 @@ pub struct Opts {
     #[clap(long, value_name = "PART", value_enum, value_delimiter = ',', help_heading = "Scheduling")]
     pub without: Vec<Mechanism>,
 
-    /// Hand wakeups to other CPUs over by interrupts, as EEVDF does. Faster where many CPUs exchange many of them.
-    /// Experimental: with it, an emulated machine has hung while CPUs went offline and online in quick succession.
-    #[clap(long, help_heading = "Scheduling")]
-    pub queued_wakeups: bool,
-
     /// The policy cannot make a task wait longer than this while a CPU that may run it is idle, milliseconds.
     #[clap(long, value_name = "MSEC", default_value_t = SchedulerConfig::DEFAULT.wait_bound_ns / 1_000_000,
            value_parser = clap::value_parser!(u64).range(1..=1000), help_heading = "Scheduling")]
@@ -313,6 +309,8 @@ pub enum Mechanism {
     Request,
     /// A sleeper comes back ahead of those that ran meanwhile
     Credit,
+    /// Wakeups get to other CPUs by interrupts
+    Queued,
 }
 
 impl Mechanism {
@@ -325,6 +323,7 @@ impl Mechanism {
             Mechanism::Depth => RL_WITHOUT_depth,
             Mechanism::Request => RL_WITHOUT_request,
             Mechanism::Credit => RL_WITHOUT_credit,
+            Mechanism::Queued => RL_WITHOUT_queued,
         }
     }
 }

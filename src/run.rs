@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,7 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
                     balancer,
                     learning,
                     generation,
+                    tasks: None,
                     agent_cpus,
                     events: 0,
                     started: Instant::now(),
@@ -160,6 +162,8 @@ struct Run<'o> {
     balancer: Balancer,
     learning: Option<Learning>,
     generation: u64,
+    /// The kernel's map of tasks; see [`Scheduler::attach`].
+    tasks: Option<OwnedFd>,
     agent_cpus: Option<CpuSet>,
     events: u64,
     /// Since the first attach.
@@ -182,13 +186,12 @@ impl Run<'_> {
             slice_min_ns: opts.slice_min_us * 1000,
             learn_slices: opts.slices,
             without: opts.without.iter().fold(0, |bits, m| bits | m.bit()),
-            queued_wakeups: opts.queued_wakeups,
             wait_bound_ns: opts.wait_bound_ms * 1_000_000,
             migration_limits: opts.max_migrations.unwrap_or_default(),
             ..SchedulerConfig::DEFAULT
         };
         let mut object = MaybeUninit::uninit();
-        let mut scheduler = Scheduler::attach(&mut object, &config, domains, first, self.generation)?;
+        let mut scheduler = Scheduler::attach(&mut object, &config, domains, first, self.generation, &mut self.tasks)?;
         scheduler.set_sample_shift(self.sample_shift);
         if Domains::discover(&self.opts.domains)? != *domains {
             // A CPU came or went after the topology was read, and before the kernel began to watch for us.

@@ -408,7 +408,7 @@ __noinline int rl_rescue(u32 id, u64 now)
 		if (cctx && domain_of(cpu) != id)
 			cctx->rescue = id + 1;
 		count(tick_rescues);
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		rl_kick_idle(cpu);
 		break;
 	}
 	return 0;

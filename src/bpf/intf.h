@@ -192,7 +192,8 @@ struct rl_decision {
 	X(yield, "a yield just after a task began to run is ignored")                                                  \
 	X(depth, "slices are shorter for tasks that do not sleep, and in long queues")                                 \
 	X(request, "deadlines: short bursts go first among tasks with equal service")                                  \
-	X(credit, "a sleeper comes back ahead of those that ran meanwhile")
+	X(credit, "a sleeper comes back ahead of those that ran meanwhile")                                            \
+	X(queued, "wakeups get to other CPUs by interrupts; a flag of the ops, BPF never asks")
 
 enum rl_without {
 #define RL_WITHOUT_SHIFT(name, desc) RL_WITHOUT_SHIFT_##name,

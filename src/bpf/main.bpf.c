@@ -533,8 +533,10 @@ void BPF_STRUCT_OPS(rl_disable, struct task_struct *p)
 
 s32 BPF_STRUCT_OPS(rl_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct task_ctx *tctx = bpf_task_storage_get(&tasks, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct task_ctx *tctx;
 
+	bpf_task_storage_delete(&tasks, p); /* the map outlives a restart, see Scheduler::attach() */
+	tctx = bpf_task_storage_get(&tasks, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!tctx)
 		return -ENOMEM;
 	tctx->home = domain_of(scx_bpf_task_cpu(p));
@@ -568,7 +570,13 @@ void BPF_STRUCT_OPS(rl_exit, struct scx_exit_info *ei)
 	UEI_RECORD(uei, ei);
 }
 
-/* No cpu_online / cpu_offline: on hotplug the kernel ends the scheduler and asks for a restart, which userspace does. */
+/* The kernel does the same when a CPU comes, and would when one goes. This is for what must be known before it is gone. */
+void BPF_STRUCT_OPS(rl_cpu_offline, s32 cpu)
+{
+	WRITE_ONCE(cpu_leaves, true);
+	scx_bpf_exit(SCX_ECODE_ACT_RESTART | SCX_ECODE_RSN_HOTPLUG, "CPU %d goes offline, restarting", cpu);
+}
+
 SCX_OPS_DEFINE(rl_ops,
 	       .select_cpu = (void *)rl_select_cpu,
 	       .enqueue = (void *)rl_enqueue,
@@ -583,6 +591,7 @@ SCX_OPS_DEFINE(rl_ops,
 	       .set_weight = (void *)rl_set_weight,
 	       .set_cpumask = (void *)rl_set_cpumask,
 	       .cpu_release = (void *)rl_cpu_release,
+	       .cpu_offline = (void *)rl_cpu_offline,
 	       .enable = (void *)rl_enable,
 	       .disable = (void *)rl_disable,
 	       .init_task = (void *)rl_init_task,

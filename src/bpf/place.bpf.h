@@ -180,7 +180,7 @@ __noinline int rl_kick_for(struct task_struct *p __arg_trusted, u32 id, bool pin
 
 	if (pinned) {
 		if (scx_bpf_test_and_clear_cpu_idle(cpu))
-			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+			rl_kick_idle(cpu);
 		return 0;
 	}
 	cpu = rl_pick_idle(p, id, cpu);
@@ -191,7 +191,7 @@ __noinline int rl_kick_for(struct task_struct *p __arg_trusted, u32 id, bool pin
 	if (cpu < 0 && nr_domains > 1 && !stays)
 		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
 	if (cpu >= 0)
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		rl_kick_idle(cpu);
 	return 0;
 }
 
@@ -213,7 +213,7 @@ static __always_inline void look_again(s32 cpu, u32 id, struct cpu_ctx *cctx)
 	    since(READ_ONCE(dom->enqueued_at_ns), now) < RL_INSERT_NS) {
 		cctx->looks++;
 		cctx->looked_at_ns = now;
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		rl_kick_idle(cpu);
 	}
 }
 

@@ -38,6 +38,9 @@ const volatile u16 domain_neighbours[RL_MAX_DOMAINS][RL_MAX_DOMAINS];
 /* Written by userspace at any time: log a decision with probability 2^-sample_shift. */
 u32 sample_shift;
 
+/* A CPU goes offline, and the kernel is about to end this scheduler: see rl_kick_idle(). */
+bool cpu_leaves;
+
 /*
  * Queues. Each is a DSQ ordered by deadline, with a clock of virtual time: one for each domain, whose id is the domain's,
  * and one for each CPU, where tasks wait that can run nowhere else.
@@ -230,6 +233,17 @@ static __always_inline struct task_ctx *lookup_task(struct task_struct *p)
 static __always_inline struct cpu_ctx *lookup_cpu(s32 cpu)
 {
 	return bpf_map_lookup_elem(&cpus, &cpu);
+}
+
+/*
+ * Kick a CPU if it is idle. Not once a CPU leaves: a kick is an irq_work of the CPU that kicks, and on one whose local APIC is
+ * off already, the last steps before it is gone, the interrupt for it is lost. The kernel then takes that CPU's list of irq_work
+ * for one that is on its way, and runs none of it again when the CPU is back: no kicks, no memory for BPF, no end of a scheduler.
+ */
+static __always_inline void rl_kick_idle(s32 cpu)
+{
+	if (!READ_ONCE(cpu_leaves))
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
 static __always_inline struct domain_ctx *lookup_domain(u32 id)

@@ -75,7 +75,7 @@ pub fn of_scheduler() -> Result<Vec<ProgramCost>> {
         rodata.domain_distance[a][..row.len()].copy_from_slice(row);
         rodata.domain_neighbours[a][..domains.neighbours[a].len()].copy_from_slice(&domains.neighbours[a]);
     }
-    open.struct_ops.rl_ops_mut().flags = ops_flags(false);
+    open.struct_ops.rl_ops_mut().flags = ops_flags(0);
     let skel = scx_ops_load!(open, rl_ops, uei)?;
     of_object(skel.object())
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -17,8 +18,8 @@ use super::domains::Domains;
 use super::slots::{Publication, Publisher};
 use crate::agent::Environment;
 use crate::policy::{
-    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, host, rl_cpu_stats, rl_event, rl_mode,
-    rl_policy, rl_slot, rl_weights,
+    RL_EVENT_VERSION, RL_HIST_BUCKETS, RL_NR_COUNTERS, RL_NR_DISTANCES, RL_WITHOUT_queued, host, rl_cpu_stats,
+    rl_event, rl_mode, rl_policy, rl_slot, rl_weights,
 };
 use crate::process::with_realtime;
 
@@ -77,8 +78,6 @@ pub struct SchedulerConfig {
     pub learn_slices: bool,
     /// Mechanisms that are switched off, bits `RL_WITHOUT_*` of intf.h.
     pub without: u32,
-    /// Wakeups for other CPUs may get there by an interrupt.
-    pub queued_wakeups: bool,
     /// No task waits longer than this because the policy said so, ns.
     pub wait_bound_ns: u64,
     /// How many tasks decisions may move out of each domain.
@@ -96,7 +95,6 @@ impl SchedulerConfig {
         slice_min_ns: 2_000_000,
         learn_slices: false,
         without: 0,
-        queued_wakeups: false,
         wait_bound_ns: 20_000_000,
         migration_limits: MigrationLimits([0; RL_NR_DISTANCES as usize]),
         horizon_ns: 1_000_000_000,
@@ -104,11 +102,12 @@ impl SchedulerConfig {
     };
 }
 
-/// The flags of the ops, as far as this kernel has them. The kernel keeps track of idle CPUs. With `queued_wakeups`, a task that
-/// wakes for another CPU may get there by an interrupt, instead of under the lock of that CPU's runqueue, for which both would
-/// compete; where its old CPU is not done with it yet, rl_select_cpu() is left out, on which rl_enqueue() does not depend.
-pub(super) fn ops_flags(queued_wakeups: bool) -> u64 {
-    let queued = if queued_wakeups { *compat::SCX_OPS_ALLOW_QUEUED_WAKEUP } else { 0 };
+/// The flags of the ops, as far as this kernel has them, without the mechanisms `without`. The kernel keeps track of idle CPUs. A
+/// task that wakes for another CPU may get there by an interrupt, instead of under the lock of that CPU's runqueue, for which
+/// both would compete; where its old CPU is not done with it yet, rl_select_cpu() is left out, on which rl_enqueue() does not
+/// depend.
+pub(super) fn ops_flags(without: u32) -> u64 {
+    let queued = if without & RL_WITHOUT_queued == 0 { *compat::SCX_OPS_ALLOW_QUEUED_WAKEUP } else { 0 };
     *compat::SCX_OPS_KEEP_BUILTIN_IDLE | queued
 }
 
@@ -178,7 +177,14 @@ struct Received {
 }
 
 impl<'a> Scheduler<'a> {
-    /// Open, load, publish `first` as the generation after `generation`, and attach.
+    /// Open, load, publish `first` as the generation after `generation`, and attach. `tasks` is the map of what is known
+    /// about tasks: taken over from the last time, or made and kept there.
+    ///
+    /// It must outlive restarts, which come when a CPU goes or comes: while the kernel frees a map of task storage it cannot take
+    /// a CPU offline, nor go on freeing while it tries. Linux 6.14 and later, at least to 7.0, then hangs for good:
+    /// `bpf_map_free()` keeps its worker on its CPU and waits in `bpf_local_storage_map_free()` for `rcu_tasks_trace`, which waits
+    /// for the lock of CPU hotplug, whose holder waits in `sched_cpu_wait_empty()` until no task is kept on that CPU.
+    /// Seen with `tests/guest/storm/hotplug.sh`; the like is sched-ext/scx issue 3660.
     ///
     /// # Errors
     /// When the kernel refuses to load or attach; the message carries the reason that libbpf or the kernel gave.
@@ -188,6 +194,7 @@ impl<'a> Scheduler<'a> {
         domains: &Domains,
         first: &Publication,
         generation: u64,
+        tasks: &mut Option<OwnedFd>,
     ) -> Result<Self> {
         ensure!(
             config.ring_bytes.is_power_of_two() && config.ring_bytes >= 4096,
@@ -219,9 +226,17 @@ impl<'a> Scheduler<'a> {
             rodata.domain_neighbours[a][..domains.neighbours[a].len()].copy_from_slice(&domains.neighbours[a]);
         }
         open.maps.events.set_max_entries(config.ring_bytes).context("cannot size the ring buffer")?;
-        open.struct_ops.rl_ops_mut().flags = ops_flags(config.queued_wakeups);
+        open.struct_ops.rl_ops_mut().flags = ops_flags(config.without);
+
+        if let Some(tasks) = tasks {
+            open.maps.tasks.reuse_fd(tasks.as_fd()).context("cannot take over what is known about tasks")?;
+        }
 
         let mut skel = scx_ops_load!(open, rl_ops, uei)?;
+        if tasks.is_none() {
+            *tasks =
+                Some(skel.maps.tasks.as_fd().try_clone_to_owned().context("cannot keep what is known about tasks")?);
+        }
 
         let data = skel.maps.data_policy_data.as_mut().ok_or_else(|| anyhow!("the policy is not mapped"))?;
         // SAFETY: the mapping lives as long as `skel`, which is dropped after the publisher; nobody else writes it.

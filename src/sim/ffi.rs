@@ -253,6 +253,7 @@ struct Ops {
     set_weight: Option<unsafe extern "C" fn(Task, u32)>,
     set_cpumask: Option<unsafe extern "C" fn(Task, *const Cpumask)>,
     cpu_release: Option<unsafe extern "C" fn(i32, *mut c_void)>,
+    cpu_offline: Option<unsafe extern "C" fn(i32)>,
     enable: Option<unsafe extern "C" fn(Task)>,
     disable: Option<unsafe extern "C" fn(Task)>,
     init_task: Option<unsafe extern "C" fn(Task, *const bool) -> i32>,

@@ -60,7 +60,7 @@ stop() {
 # The kernel has nothing to complain about.
 clean_dmesg() {
 	bad=$(dmesg | grep -iE 'sched_ext|scx' | grep -iE 'stall|error|warn|runnable task|disabled \(' |
-		grep -vE 'unregistered from (user space|the main kernel)|disabled by sysrq-S') # asked to, or restarted for hotplug
+		grep -vE 'unregistered from (user space|the main kernel|BPF)|disabled by sysrq-S') # asked to, or restarted for hotplug
 	# the guest's init writes to the kernel's log as well
 	bad="$bad$(dmesg | grep -v 'virtme-ng-init:' | grep -E 'WARNING:|BUG:|Oops|soft lockup|rcu.*stall')"
 	if [ -z "$bad" ]; then ok dmesg; else not_ok dmesg "$bad"; fi

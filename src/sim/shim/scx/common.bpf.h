@@ -84,6 +84,7 @@ struct sched_ext_ops {
 	void (*set_weight)(struct task_struct *p, u32 weight);
 	void (*set_cpumask)(struct task_struct *p, const struct cpumask *cpumask);
 	void (*cpu_release)(s32 cpu, struct scx_cpu_release_args *args);
+	void (*cpu_offline)(s32 cpu); /* never called: the CPUs of a run stay the same */
 	void (*enable)(struct task_struct *p);
 	void (*disable)(struct task_struct *p);
 	s32 (*init_task)(struct task_struct *p, struct scx_init_task_args *args);
@@ -177,6 +178,9 @@ static __always_inline void *sim_task_element(struct task_struct *p, u64 bytes, 
 #define bpf_task_storage_get(map, p, init, flags)                                                                      \
 	((typeof((map)->value))sim_task_element((p), sizeof(*(map)->value), (flags)))
 
+/* What sim_alloc() gave lives as long as the run. */
+#define bpf_task_storage_delete(map, p) ((p)->storage = NULL)
+
 /* One record at a time is reserved, as nothing interrupts the scheduler's code. Both are in kfuncs.rs. */
 void *sim_ring_reserve(u64 bytes);
 void sim_ring_submit(void *record);
@@ -190,6 +194,7 @@ u32 bpf_get_prandom_u32(void);
 struct task_struct *bpf_get_current_task_btf(void);
 void sim_error(const char *message);
 __attribute__((format(printf, 1, 2))) void scx_bpf_error(const char *format, ...);
+#define scx_bpf_exit(code, args...) scx_bpf_error(args)
 
 #define bpf_get_smp_processor_id() (sim_context.cpu)
 #define scx_bpf_now() (sim_context.now_ns)
