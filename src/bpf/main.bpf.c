@@ -54,14 +54,6 @@ static __always_inline u64 used_of_turn(struct task_struct *p, struct task_ctx *
 	return used < (policy_has_turns() ? turn_limit_ns(waiting) : allowed_ns(want_ns(tctx), waiting)) ? used : 0;
 }
 
-/* A waking task's domain, and its virtual time there. */
-static __always_inline void settle(struct task_struct *p, struct task_ctx *tctx, u32 home)
-{
-	tctx->home = home;
-	rl_join(tctx, home);
-	rl_limit_lead(tctx, p->scx.weight, true);
-}
-
 s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
@@ -74,6 +66,7 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 
 	/* it waits from here on, and becomes runnable later where an interrupt brings it to another CPU: see ops_flags() */
 	tctx->queued_at_ns = scx_bpf_now();
+	tctx->sent = false;
 	tail = wake_flags & SCX_WAKE_SYNC ? rl_waker_tail() : RL_NEVER;
 	tctx->sync = tail < RL_BRIEF_NS;
 	home = legal_home(p, tctx, prev_cpu);
@@ -81,7 +74,7 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 		cpu = bpf_get_smp_processor_id();
 		settle(p, tctx, domain_of(cpu));
 		count(sync_local);
-		send_to_cpu(p, tctx, 0);
+		tctx->sent = true;
 		return cpu;
 	}
 	cpu = rl_pick_idle(p, home, prev_cpu);
@@ -95,9 +88,8 @@ s32 BPF_STRUCT_OPS(rl_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_
 	}
 	settle(p, tctx, home);
 	if (cpu >= 0) {
-		tctx->direct = true;
 		count(direct_dispatch);
-		send_to_cpu(p, tctx, 0);
+		tctx->sent = tctx->direct = true;
 		return cpu;
 	}
 	if (!tctx->sync && !(wake_flags & SCX_WAKE_FORK) && with(RL_WITHOUT_preempt)) {
@@ -148,6 +140,12 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 
 	if (!tctx) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+		return;
+	}
+	/* Not inserted there, or the kernel has that in mind for ever if the task leaves us before an interrupt brought it. */
+	if (tctx->sent) {
+		tctx->sent = false;
+		send_to_cpu(p, tctx, enq_flags);
 		return;
 	}
 	/* Once: a kernel thread that keeps running waits for its turn like others. */
@@ -521,7 +519,7 @@ void BPF_STRUCT_OPS(rl_disable, struct task_struct *p)
 		return;
 	tctx->queued_at_ns = 0;
 	/* it may have been between rl_select_cpu() and rl_enqueue() */
-	tctx->asked = tctx->sync = tctx->direct = tctx->from_dsq = false;
+	tctx->asked = tctx->sync = tctx->sent = tctx->direct = tctx->from_dsq = false;
 	event_censor(tctx, RL_EV_CENSOR_EXIT);
 	/*
 	 * A running task goes to a higher class: no cpu_release() tells, and who is next on its CPU must not wait for its sleep.
@@ -533,12 +531,11 @@ void BPF_STRUCT_OPS(rl_disable, struct task_struct *p)
 
 s32 BPF_STRUCT_OPS(rl_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct task_ctx *tctx;
+	struct task_ctx *tctx = bpf_task_storage_get(&tasks, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
-	bpf_task_storage_delete(&tasks, p); /* the map outlives a restart, see Scheduler::attach() */
-	tctx = bpf_task_storage_get(&tasks, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!tctx)
 		return -ENOMEM;
+	__builtin_memset(tctx, 0, sizeof(*tctx)); /* the map outlives a restart, see Scheduler::attach() */
 	tctx->home = domain_of(scx_bpf_task_cpu(p));
 	tctx->queue = tctx->home;
 	tctx->ran_dom = RL_NO_DOMAIN;

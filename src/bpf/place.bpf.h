@@ -161,6 +161,14 @@ static __always_inline bool waker_is_faster(struct task_struct *p, struct task_c
 	return true;
 }
 
+/* A waking task's domain, and its virtual time there. */
+static __always_inline void settle(struct task_struct *p, struct task_ctx *tctx, u32 home)
+{
+	tctx->home = home;
+	rl_join(tctx, home);
+	rl_limit_lead(tctx, p->scx.weight, true);
+}
+
 /* Keep the domain's count of idle CPUs. Only the CPU itself, or its update_idle, changes its flag. */
 static __always_inline void set_idle(s32 cpu, u32 id, u32 idle)
 {

@@ -131,6 +131,7 @@ struct task_ctx {
 	u32 weight;    /* as of the last change; 0: not known yet */
 	bool from_dsq; /* it waited in a queue, so its wait says something about that queue */
 	bool direct;   /* it was sent to an idle CPU */
+	bool sent;     /* rl_select_cpu() has found its CPU, rl_enqueue() puts it there */
 	bool asked;    /* since it last ran, the policy was asked at a wakeup */
 	bool sync;     /* its waker is about to sleep */
 	bool yielded;  /* it asked to be last in line */
@@ -236,9 +237,11 @@ static __always_inline struct cpu_ctx *lookup_cpu(s32 cpu)
 }
 
 /*
- * Kick a CPU if it is idle. Not once a CPU leaves: a kick is an irq_work of the CPU that kicks, and on one whose local APIC is
- * off already, the last steps before it is gone, the interrupt for it is lost. The kernel then takes that CPU's list of irq_work
- * for one that is on its way, and runs none of it again when the CPU is back: no kicks, no memory for BPF, no end of a scheduler.
+ * Kick a CPU if it is idle. Not once a CPU leaves: a kick is an irq_work of the CPU that kicks, and after the last steps before it
+ * is gone, its local APIC off and its list of irq_work run once more, the interrupt for it is lost. From then on the kernel takes
+ * that list for one that is on its way, and runs none of it when the CPU is back: no kicks, no memory for BPF, no end of a
+ * scheduler. (The flag is set by cpu_offline; a CPU that fails to come up leaves without it.) Until the kernel bypasses us, which
+ * is the first thing it then does, tasks may wait beside an idle CPU.
  */
 static __always_inline void rl_kick_idle(s32 cpu)
 {

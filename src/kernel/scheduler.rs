@@ -180,11 +180,10 @@ impl<'a> Scheduler<'a> {
     /// Open, load, publish `first` as the generation after `generation`, and attach. `tasks` is the map of what is known
     /// about tasks: taken over from the last time, or made and kept there.
     ///
-    /// It must outlive restarts, which come when a CPU goes or comes: while the kernel frees a map of task storage it cannot take
-    /// a CPU offline, nor go on freeing while it tries. Linux 6.14 and later, at least to 7.0, then hangs for good:
-    /// `bpf_map_free()` keeps its worker on its CPU and waits in `bpf_local_storage_map_free()` for `rcu_tasks_trace`, which waits
-    /// for the lock of CPU hotplug, whose holder waits in `sched_cpu_wait_empty()` until no task is kept on that CPU.
-    /// Seen with `tests/guest/storm/hotplug.sh`; the like is sched-ext/scx issue 3660.
+    /// It must outlive restarts, which come when a CPU goes or comes: from Linux 6.14 on, until `rcu_tasks_trace` was built on
+    /// SRCU (7.0 has that), a kernel that frees a map of task storage while a CPU goes offline hangs for good. `bpf_map_free()`
+    /// keeps its worker on its CPU and waits in `bpf_local_storage_map_free()` for `rcu_tasks_trace`, which waits for the lock of
+    /// CPU hotplug, whose holder waits in `sched_cpu_wait_empty()` until no task is kept on that CPU.
     ///
     /// # Errors
     /// When the kernel refuses to load or attach; the message carries the reason that libbpf or the kernel gave.

@@ -247,6 +247,7 @@ mod tests {
         for line in [
             "sched_ext: BPF scheduler \"rl\" enabled",
             "sched_ext: BPF scheduler \"rl_0.1.0_x86_64\" disabled (unregistered from user space)",
+            "sched_ext: BPF scheduler \"rl_0.1.0_x86_64\" disabled (unregistered from BPF)",
             "hrtimer: interrupt took 19960150 ns",
             "virtme-ng-init: starting script (console fallback)",
         ] {

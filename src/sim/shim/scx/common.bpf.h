@@ -178,9 +178,6 @@ static __always_inline void *sim_task_element(struct task_struct *p, u64 bytes, 
 #define bpf_task_storage_get(map, p, init, flags)                                                                      \
 	((typeof((map)->value))sim_task_element((p), sizeof(*(map)->value), (flags)))
 
-/* What sim_alloc() gave lives as long as the run. */
-#define bpf_task_storage_delete(map, p) ((p)->storage = NULL)
-
 /* One record at a time is reserved, as nothing interrupts the scheduler's code. Both are in kfuncs.rs. */
 void *sim_ring_reserve(u64 bytes);
 void sim_ring_submit(void *record);
