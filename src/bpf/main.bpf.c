@@ -132,9 +132,9 @@ static __always_inline bool held_up(struct cpu_ctx *cctx, s32 cpu)
 void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = lookup_task(p);
-	bool pinned = is_pinned(p), stays;
-	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
+	struct cpu_ctx *cctx;
 	struct domain_ctx *dom;
+	bool pinned, stays;
 	u32 home, queue, queued;
 	u64 place, last;
 
@@ -142,12 +142,14 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
 		return;
 	}
-	/* Not inserted there, or the kernel has that in mind for ever if the task leaves us before an interrupt brought it. */
+	/* rl_select_cpu() leaves it to us: before 7e0ffb72de8a the kernel warns if a task leaves sched_ext between the two. */
 	if (tctx->sent) {
 		tctx->sent = false;
 		send_to_cpu(p, tctx, enq_flags);
 		return;
 	}
+	pinned = is_pinned(p);
+	cctx = lookup_cpu(scx_bpf_task_cpu(p));
 	/* Once: a kernel thread that keeps running waits for its turn like others. */
 	if ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1 && (enq_flags & SCX_ENQ_WAKEUP) &&
 	    !held_up(cctx, scx_bpf_task_cpu(p))) {
@@ -347,7 +349,7 @@ void BPF_STRUCT_OPS(rl_running, struct task_struct *p)
 	tctx->home = id;
 	tctx->sync = false;
 	tctx->from_dsq = false;
-	tctx->direct = false;
+	tctx->direct = tctx->sent = false; /* the kernel may have bypassed rl_enqueue() */
 	tctx->asked = false;
 	tctx->moved = tctx->ran_dom != RL_NO_DOMAIN && tctx->ran_dom != id;
 	if (tctx->moved) {

@@ -104,8 +104,8 @@ impl SchedulerConfig {
 
 /// The flags of the ops, as far as this kernel has them, without the mechanisms `without`. The kernel keeps track of idle CPUs. A
 /// task that wakes for another CPU may get there by an interrupt, instead of under the lock of that CPU's runqueue, for which
-/// both would compete; where its old CPU is not done with it yet, rl_select_cpu() is left out, on which rl_enqueue() does not
-/// depend.
+/// both would compete; where its old CPU is not done with it yet, rl_select_cpu() is left out, and rl_enqueue() decides on
+/// its own.
 pub(super) fn ops_flags(without: u32) -> u64 {
     let queued = if without & RL_WITHOUT_queued == 0 { *compat::SCX_OPS_ALLOW_QUEUED_WAKEUP } else { 0 };
     *compat::SCX_OPS_KEEP_BUILTIN_IDLE | queued
