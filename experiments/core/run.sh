@@ -10,7 +10,7 @@ scx_rl=$(realpath "${SCX_RL:-target/release/scx_rl}")
 mkdir -p "$out"
 
 schedulers=()
-for mechanism in preempt sync yield depth request credit; do
+for mechanism in preempt sync yield depth request credit queued; do
 	schedulers+=(--scheduler "no-$mechanism=$scx_rl --heuristic --without $mechanism")
 done
 "$scx_rl" vm --cpus 4 --llcs 2 --memory 4G --rwdir "$out" --timeout $((rounds * 900 + 600)) -- env PATH="$PATH" \
