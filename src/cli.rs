@@ -245,6 +245,12 @@ pub struct Opts {
     #[clap(long, conflicts_with = "heuristic", help_heading = "Scheduling")]
     pub slices: bool,
 
+    /// Of the checkpoint's policy only how long turns last: between domains the fixed rule decides. With --frozen and
+    /// --slices.
+    #[clap(long, requires = "slices", conflicts_with_all = ["learn", "heuristic", "random", "greedy"],
+           help_heading = "Scheduling")]
+    pub only_slices: bool,
+
     /// Switch off mechanisms of the base scheduler, to measure what each is worth. For experiments only.
     #[clap(long, value_name = "PART", value_enum, value_delimiter = ',', help_heading = "Scheduling")]
     pub without: Vec<Mechanism>,
@@ -380,6 +386,8 @@ mod tests {
             &["--heuristic", "--checkpoint-dir", "d"],
             &["--monitor", "1", "--learn"],
             &["--heuristic", "--slices"],
+            &["--frozen", "x", "--only-slices"],
+            &["--learn", "--slices", "--only-slices"],
             &["--learn", "--explore-floor", "0.6"],
             &["--learn", "--duration", "-1"],
             &["--learn", "--domains", "l9"],

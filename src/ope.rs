@@ -25,7 +25,7 @@ const KNOWN: &str = "logged, heuristic, stay, migrate, random";
 /// A recording holds decisions with the probability of the action that was taken, and what came of
 /// it. Weighing each by how much likelier another policy was to do the same tells, without running
 /// that policy, what a decision of its would have earned on average: the raw reward in ms, minus
-/// (wait + service beyond the usual), so higher is better. Three estimates, each with its 95 %
+/// (wait + service beyond the usual, where a whole burst was served), so higher is better. Three estimates, each with its 95 %
 /// confidence interval: IPS (inverse propensity scores), SNIPS (the same, self-normalised) and DR
 /// (doubly robust; the one to judge by). Then the difference of each policy to one of them. Where too
 /// few events carry a result, it says so instead of giving a number. Nothing is random.
@@ -259,7 +259,7 @@ impl Report {
         let header = [minus.as_str(), "IPS", "SNIPS", "DR", "at least", "effective events"];
         let mut rows = vec![header.map(String::from).to_vec()];
         for Row { policy, difference, .. } in &self.policies {
-            let Some(Difference { effective_events, estimates }) = difference else { continue };
+            let Some(Difference { effective_events, estimates, .. }) = difference else { continue };
             let mut row = vec![policy.clone()];
             row.extend(cells(estimates));
             row.push(estimates.as_ref().map_or("-".to_string(), |e| format!("{:.3}", e.dr.at_least_ms)));

@@ -26,7 +26,8 @@ use crate::policy::{
     RL_CNT_events_censored, RL_CNT_events_dropped, RL_CNT_events_sampled, RL_CNT_migrated_llc, RL_CNT_migrated_node,
     RL_CNT_migrated_numa, RL_CNT_migrated_smt, RL_CNT_overrides, RL_CNT_pull_decisions, RL_CNT_pull_migrated,
     RL_CNT_runs, RL_CNT_torn_retries, RL_CNT_turn_decisions, RL_CNT_wait_sum_ns, RL_CNT_wake_decisions,
-    RL_CNT_wake_migrated, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, rl_event, rl_weights,
+    RL_CNT_wake_migrated, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_MODE_TURNS, rl_event,
+    rl_weights,
 };
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
@@ -138,7 +139,12 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
         let (mode, floor_q16, weights) = match (&run.learning, frozen) {
             (Some(learning), _) => learning.publishing.current(),
             (None, Some((weights, _))) => {
-                (if balancer == Balancer::Greedy { RL_MODE_GREEDY } else { RL_MODE_DRAW }, 0, weights)
+                let mode = match balancer {
+                    Balancer::Greedy => RL_MODE_GREEDY,
+                    _ if opts.only_slices => RL_MODE_TURNS,
+                    _ => RL_MODE_DRAW,
+                };
+                (mode, 0, weights)
             }
             (None, None) if balancer == Balancer::Random => (RL_MODE_RANDOM, 0, rl_weights::default()),
             (None, None) => (RL_MODE_HEURISTIC, 0, rl_weights::default()),

@@ -12,9 +12,7 @@ regimes=none-short-95,middle-mixed-80,high-long-95,high-short-80,mixed-short-95,
 mkdir -p "$out"
 
 options() { # FLOOR ENTROPY
-	local start=$2
-	awk "BEGIN { exit !($2 < 0.01) }" && start=0.01
-	options=(--seeds "$seeds" --explore-floor "$1" --hyper "{\"entropy_start\":$start,\"entropy_end\":$2}")
+	options=(--seeds "$seeds" --explore-floor "$1" --hyper "{\"entropy_start\":$2,\"entropy_end\":$2}")
 }
 
 adapt() { # NAME: and after a change of regime?

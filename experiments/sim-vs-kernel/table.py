@@ -1,33 +1,57 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""The table of experiments/sim-vs-kernel/run.sh: medians over rounds of the kernel, beside the simulator."""
+"""The table of experiments/sim-vs-kernel/run.sh: the kernel's medians over rounds, and means over seeds of the simulator,
+with its own costs and with those measured (`there`). Responses are also given as ratios to stay's, of the same round or
+seed, as geometric means; the kernel's with their range."""
 
 import glob
 import json
+import math
 import statistics
 import sys
 
 out = sys.argv[1]
-print(f"{'':22}{'share migrated':>22}{'mean wait, ms':>22}{'mean response, ms':>22}{'response / stay':>22}")
-print(f"{'':22}" + f"{'kernel':>13}{'sim':>9}" * 4)
-for scenario in ("free", "dear", "half"):
-    rows = {}
-    for balancer in ("stay", "greedy", "random", "heuristic"):
-        migrated, wait, response = [], [], []
-        for path in glob.glob(f"{out}/kernel-{scenario}-{balancer}-*.summary.json"):
-            summary, report = json.load(open(path)), json.load(open(path.replace(".summary", "")))
-            c = summary["counters"]
+BALANCERS = ("stay", "greedy", "random", "heuristic")
+
+
+def runs(kind, scenario, balancer):
+    """Share migrated, mean wait and mean response (ms) of each run, by round or seed."""
+    found = {}
+    for path in glob.glob(f"{out}/{kind}-{scenario}-{balancer}-*.json"):
+        number = path.removeprefix(f"{out}/{kind}-{scenario}-{balancer}-").removesuffix(".json")
+        if not number.isdigit():
+            continue  # a summary
+        report = json.load(open(path))
+        if kind == "kernel":
+            c = json.load(open(path.replace(".json", ".summary.json")))["counters"]
             asked = c["wake_decisions"] + c["pull_decisions"]
-            migrated.append((c["wake_migrated"] + c["pull_migrated"]) / max(asked, 1))
-            wait.append(c["wait_sum_ns"] / max(c["runs"], 1) / 1e6)
-            response.append(report["response"]["mean_us"] / 1e3)
-        if not response:
-            sys.exit(f"no results of {scenario}, {balancer} in {out}")
-        sim = json.load(open(f"{out}/sim-{scenario}-{balancer}.json"))
-        kernel = [statistics.median(values) for values in (migrated, wait, response)]
-        simulated = [sim["migrated_share"], sim["wait"]["mean_us"] / 1e3, sim["response"]["mean_us"] / 1e3]
-        rows[balancer] = (kernel, simulated)
-    for balancer, (kernel, simulated) in rows.items():
-        stay = [rows["stay"][i][2] for i in (0, 1)]
-        pairs = list(zip(kernel, simulated)) + [(kernel[2] / stay[0], simulated[2] / stay[1])]
-        print(f"{scenario + ', ' + balancer:22}" + "".join(f"{k:13.2f}{s:9.2f}" for k, s in pairs))
+            migrated = (c["wake_migrated"] + c["pull_migrated"]) / max(asked, 1)
+            wait_ms = c["wait_sum_ns"] / max(c["runs"], 1) / 1e6
+        else:
+            migrated, wait_ms = report["migrated_share"], report["wait"]["mean_us"] / 1e3
+        found[int(number)] = (migrated, wait_ms, report["response"]["mean_us"] / 1e3)
+    if not found:
+        sys.exit(f"no results of {kind}, {scenario}, {balancer} in {out}")
+    return found
+
+
+columns = ("kernel", "sim", "there")
+print(f"{'':16}{'share migrated':>24}{'mean wait, ms':>24}{'mean response, ms':>24}{'response / stay':>40}")
+print(f"{'':16}" + "".join(f"{c:>8}" for c in columns * 3) + f"{'kernel':>24}{'sim':>8}{'there':>8}")
+for scenario in ("free", "dear", "half"):
+    by_kind = {
+        kind: {b: runs(name, scenario, b) for b in BALANCERS}
+        for kind, name in (("kernel", "kernel"), ("sim", "sim"), ("there", "sim-there"))
+    }
+    for balancer in BALANCERS:
+        line = f"{scenario + ', ' + balancer:16}"
+        for figure in range(3):
+            for kind in columns:
+                values = [run[figure] for run in by_kind[kind][balancer].values()]
+                line += f"{statistics.median(values) if kind == 'kernel' else statistics.mean(values):8.2f}"
+        for kind in columns:
+            mine, stay = by_kind[kind][balancer], by_kind[kind]["stay"]
+            ratios = [mine[n][2] / stay[n][2] for n in mine if n in stay]
+            mean = math.exp(statistics.mean(map(math.log, ratios)))
+            line += f"{mean:10.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if kind == "kernel" else f"{mean:8.2f}"
+        print(line)

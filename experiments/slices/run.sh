@@ -33,7 +33,8 @@ kill -INT $learner
 wait $learner
 
 schedulers=(--scheduler "rule=$scx_rl --heuristic" --scheduler "frozen=$scx_rl --frozen $out/latest.safetensors"
-	--scheduler "learned=$scx_rl --frozen $out/latest.safetensors --slices")
+	--scheduler "learned=$scx_rl --frozen $out/latest.safetensors --slices"
+	--scheduler "only-slices=$scx_rl --frozen $out/latest.safetensors --slices --only-slices")
 for ms in 4 8 20; do
 	schedulers+=(--scheduler "fixed-$ms=$scx_rl --heuristic --without depth --slice-us ${ms}000")
 done

@@ -28,8 +28,8 @@ pub struct Hyper {
     pub importance_max: f64,
     /// Entropy bonus at the first update (0.03): keeps both actions alive while the critic is still wrong.
     pub entropy_start: f64,
-    /// Entropy bonus in the long run (0.03): because the load will change. With 0.001 the learner never came back from moves
-    /// that cost nothing to dear ones; 0.1 costs 2 % where nothing changes (`experiments/hyper`).
+    /// Entropy bonus in the long run (0.03): because the load will change. With it the learner came back sooner from moves
+    /// that cost nothing to dear ones than with 0.01; 0.1 costs 2 % where nothing changes (`experiments/hyper`).
     pub entropy_end: f64,
     /// Updates over which the bonus falls linearly from start to end (1000): half a million events.
     pub entropy_updates: u64,

@@ -250,8 +250,10 @@ pub struct Value {
 /// What a policy would have earned more than another.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
-    /// Equal events that the differences of the weights are worth.
+    /// Equal events that the differences of the weights are worth: in how many events the policies differ.
     pub effective_events: f64,
+    /// Mean of the weights' differences without their signs: by how much, 0 to 2.
+    pub mean_weight_change: f64,
     /// Mean reward of a decision, the candidate's minus the baseline's, or why the log cannot tell.
     pub estimates: Result<Estimates, Shortage>,
 }
@@ -357,6 +359,8 @@ struct Block {
 pub struct Evaluated {
     /// Mass times importance weight, per event.
     masses: Vec<f64>,
+    /// Mass of all events.
+    mass: f64,
     largest_weight: f64,
     migrated_share: f64,
     mean_weight: Ratio,
@@ -372,6 +376,7 @@ impl Evaluated {
     fn new(blocks: &[Block], masses: Vec<f64>, largest_weight: f64, quantiles: Quantiles) -> Self {
         Self {
             masses,
+            mass: blocks.iter().map(|b| b.mass).sum(),
             largest_weight,
             migrated_share: Ratio::new(blocks.iter().map(|b| (b.migrated, b.mass))).value,
             mean_weight: Ratio::new(blocks.iter().map(|b| (b.weighted, b.mass))),
@@ -399,12 +404,14 @@ impl Evaluated {
 
     /// What the policy would have earned more than another on the same log.
     pub fn minus(&self, other: &Self) -> Difference {
-        let effective_events = effective(self.masses.iter().zip(&other.masses).map(|(a, b)| (a - b).abs()));
+        let changes = self.masses.iter().zip(&other.masses).map(|(a, b)| (a - b).abs());
+        let effective_events = effective(changes.clone());
         let few = Shortage::Difference { effective: effective_events, needed: EFFECTIVE_MIN };
         let shortage =
             self.shortage().or_else(|| other.shortage()).or((effective_events < EFFECTIVE_MIN).then_some(few));
         Difference {
             effective_events,
+            mean_weight_change: changes.sum::<f64>() / self.mass.max(f64::MIN_POSITIVE),
             estimates: match shortage {
                 Some(shortage) => Err(shortage),
                 None => Ok(self.estimates(Ratio::minus, other)),

@@ -27,7 +27,7 @@ pub const EVENT_BYTES: usize = size_of::<rl_event>();
 pub const RECORD_BYTES: usize = 1 + EVENT_BYTES;
 
 const MAGIC: &[u8; 8] = b"scx_rl-r";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HYPER_MAX_BYTES: u32 = 64 << 10;
 const SCHEMA_BYTES: usize = 64;
 

@@ -2,16 +2,17 @@
 //! What an event is worth: the one definition of the reward, and of which events have one.
 //!
 //! ```text
-//! cost            = min(wait, CAP) + (service - usual service, within +-CAP)          CAP = 50 ms
+//! cost            = min(wait, CAP) + (whole ? service - usual service, within +-CAP : 0)     CAP = 50 ms
 //! raw reward      = -cost, in ms                                     what reports and curves show
 //! training reward = -cost / running mean of the response, in [-8, 8]     what the learner sees
 //! response        = min(wait, CAP) + min(usual service, CAP)
 //! ```
 //!
 //! The wait is the runqueue latency of the decided task; the difference of service times is a noisy measure of what the move
-//! cost it in cache misses, cut off at the end of the slice. It counts when it is negative, too: bursts vary by themselves,
-//! and without their lucky half a move would seem to cost less than it does, and staying more. (With exponential bursts of
-//! 5 ms, a move that costs 2 ms would count 0.9.) Both are winsorised, because one starved task must not outweigh ten
+//! cost it in cache misses. It counts where the period was a whole burst, from one sleep to the next: how long others last is
+//! up to who else wants the CPU, and a task that never sleeps would seem to pay for having one to itself. It counts when it
+//! is negative, too: bursts vary by themselves, and without their lucky half a move would seem to cost less than it does, and
+//! staying more. (With exponential bursts of 5 ms, a move that costs 2 ms would count 0.9.) Both are winsorised, because one starved task must not outweigh ten
 //! thousand ordinary ones. The running mean makes the scale independent of the machine and of the load; each decision point
 //! has its own, since WAKE waits start at zero and PULL waits do not.
 //!
@@ -31,7 +32,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{
-    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSORED, RL_EV_KEPT, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE, RL_MODE_DRAW,
+    RL_END_TURN, RL_EV_CENSORED, RL_EV_KEPT, RL_EV_WHOLE, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE, RL_MODE_DRAW,
     RL_MODE_RANDOM, RL_NR_DISTANCES, RL_NR_POINTS, RL_POINT_TURN, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
 };
 
@@ -107,13 +108,17 @@ pub fn propensity_q16(event: &rl_event) -> u32 {
 pub fn cost_ns(event: &rl_event) -> i64 {
     let cap = CAP_NS as i64;
     if u32::from(event.point) == RL_POINT_TURN {
-        let slept = event.flags & RL_EV_BLOCKED != 0;
+        let slept = event.flags & RL_EV_WHOLE != 0;
         let ended = u32::from(event.action) == RL_END_TURN && event.flags & RL_EV_KEPT == 0;
         return event.service_ns.min(CAP_NS) as i64 - if slept { event.usual_service_ns.min(CAP_NS) as i64 } else { 0 }
             + if ended { SWITCH_NS } else { 0 };
     }
+    let wait_ns = event.wait_ns.min(CAP_NS) as i64;
+    if event.flags & RL_EV_WHOLE == 0 {
+        return wait_ns;
+    }
     let extra_ns = i64::try_from(i128::from(event.service_ns) - i128::from(event.usual_service_ns));
-    event.wait_ns.min(CAP_NS) as i64 + extra_ns.unwrap_or(cap).clamp(-cap, cap)
+    wait_ns + extra_ns.unwrap_or(cap).clamp(-cap, cap)
 }
 
 /// The raw reward, ms: from -100 to 50.

@@ -81,7 +81,7 @@ static __always_inline void ask_and_count(struct task_struct *p, struct rl_ask *
 /* What moves cost a task is a mean of that many at most, and in a domain of 2^RL_DOMAIN_MOVES_SHIFT. */
 #define RL_MOVES_MEAN 64
 #define RL_DOMAIN_MOVES_SHIFT 8
-/* One move counts as this at most, as in the reward: a period on CPU lasts as long as nobody else waits. */
+/* One move counts as this at most, as in the reward. */
 #define RL_MOVE_CAP_NS 50000000LL
 
 /*
@@ -104,6 +104,22 @@ static __always_inline void note_move(struct task_ctx *tctx, s64 extra_ns)
 	tctx->move_extra_ns += more < 0 ? -(s64)((u64)-more / tctx->moves) : (s64)((u64)more / tctx->moves);
 	if (dom)
 		dom->move_extra_ns += (extra_ns - dom->move_extra_ns) >> RL_DOMAIN_MOVES_SHIFT;
+}
+
+/*
+ * A period on CPU is over. What is usual, and what moves cost, is learned from those that are a whole burst: how long others
+ * last is up to who else wants the CPU.
+ */
+static __always_inline void note_period(struct task_ctx *tctx, u64 used_ns, bool whole)
+{
+	if (!tctx->moved || !tctx->run_avg_ns)
+		tctx->run_avg_ns = mean8(tctx->run_avg_ns, used_ns);
+	if (!whole)
+		return;
+	if (tctx->moved && tctx->whole_avg_ns)
+		note_move(tctx, (s64)(used_ns - tctx->whole_avg_ns));
+	else
+		tctx->whole_avg_ns = mean8(tctx->whole_avg_ns, used_ns);
 }
 
 /* What moves to the same domain have cost, by whoever, counts as so many of the task's own. */
@@ -174,7 +190,8 @@ static __noinline bool ask_policy(struct task_struct *p, struct task_ctx *tctx, 
 	}
 	if (ask->decision.action == RL_MIGRATE)
 		rl_note_decided_move(args->arm.home, args->arm.other, now);
-	args->arm.usual_ns = tctx->run_avg_ns;
+	/* who has never had a whole burst has little to compare with, and seldom needs it: see reward.rs */
+	args->arm.usual_ns = tctx->whole_avg_ns ?: tctx->run_avg_ns;
 	event_arm(p, tctx, &args->arm, &ask->decision, ask->features);
 	return ask->decision.action == RL_MIGRATE;
 }

@@ -120,12 +120,10 @@ static __always_inline void event_ran(struct task_ctx *tctx, u32 dom, u64 now)
 		}
 		pend->event.wait_ns = since(pend->event.decided_at_ns, now);
 		pend->event.ran_dom = dom;
-		if (pend->event.wait_ns > horizon_ns)
-			pend->event.flags |= RL_EV_CENSOR_HORIZON;
 	}
 }
 
-/* The turn of the task is over: it sleeps (RL_EV_BLOCKED), begins another one, waits (0), or nobody can say (censored). */
+/* The turn of the task is over: it sleeps (RL_EV_WHOLE), begins another one, waits (0), or nobody can say (censored). */
 static __always_inline void event_turn_over(struct task_ctx *tctx, u64 now, u32 flags)
 {
 	struct pending *pend = &tctx->pending[RL_POINT_TURN];
@@ -138,7 +136,7 @@ static __always_inline void event_turn_over(struct task_ctx *tctx, u64 now, u32 
 }
 
 /* The task leaves the CPU after service_ns. */
-static __always_inline void event_stopped(struct task_ctx *tctx, u64 service_ns, bool blocked)
+static __always_inline void event_stopped(struct task_ctx *tctx, u64 service_ns, bool whole)
 {
 	u32 i;
 
@@ -148,8 +146,8 @@ static __always_inline void event_stopped(struct task_ctx *tctx, u64 service_ns,
 		if (READ_ONCE(pend->state) != PENDING_RUNNING)
 			continue;
 		pend->event.service_ns = service_ns;
-		if (blocked)
-			pend->event.flags |= RL_EV_BLOCKED;
+		if (whole)
+			pend->event.flags |= RL_EV_WHOLE;
 		event_emit(pend);
 	}
 }

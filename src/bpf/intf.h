@@ -61,6 +61,8 @@ enum rl_mode {
 	RL_MODE_HEURISTIC = 2,
 	/* A fair coin: the ablation that shows what exploration alone does. */
 	RL_MODE_RANDOM = 3,
+	/* The fixed rule between domains, the network (drawn) at TURN. No decision has this mode, but one of those two. */
+	RL_MODE_TURNS = 4,
 };
 
 enum rl_point {
@@ -94,10 +96,13 @@ enum rl_distance {
 enum rl_event_flags {
 	RL_EV_CENSOR_EXIT = 1 << 0, /* the task exited or left the scheduler before it ran */
 	RL_EV_CENSOR_AFFINITY = 1 << 1, /* its affinity changed while it waited */
-	RL_EV_CENSOR_HORIZON = 1 << 2, /* it waited longer than the horizon */
 	RL_EV_CENSOR_DEQUEUED = 1 << 3, /* it was dequeued for another reason before it ran */
-	RL_EV_CENSORED = 0xf,
-	RL_EV_BLOCKED = 1 << 4, /* the service period ended as the task left the queue (it slept, mostly) */
+	RL_EV_CENSORED = 0xb,
+	/*
+	 * The service period was a whole burst: it began after a sleep, and ended as the task left the queue (it slept, mostly).
+	 * At TURN: it ended so.
+	 */
+	RL_EV_WHOLE = 1 << 4,
 	RL_EV_REDECIDED = 1 << 5, /* a later PULL or TURN decision, or the bound, had a say in what came of it */
 	RL_EV_KEPT = 1 << 6, /* the turn ended, and the task got the next one, too: there was no switch */
 };
@@ -112,7 +117,7 @@ struct rl_event {
 	u64 generation; /* of the weights that decided */
 	u64 wait_ns; /* decision -> the task runs (or is censored) */
 	u64 service_ns; /* the first period on CPU after that */
-	u64 usual_service_ns; /* the task's running mean of such periods; at TURN, what a burst takes in the domain */
+	u64 usual_service_ns; /* the task's running mean of those that are whole; at TURN, what a burst takes in the domain */
 	u64 waited_before_ns; /* how long it had been queued when the decision was taken (PULL) */
 	s32 logit_q8; /* network output, 1/256; 0 where the mode does not use the network */
 	u32 p_migrate_q16; /* of action 1: the integer that the sampler compared with, of RL_PROB_ONE */

@@ -370,6 +370,7 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 	struct cpu_ctx *cctx = lookup_cpu(scx_bpf_task_cpu(p));
 	struct domain_ctx *dom;
 	u64 now = scx_bpf_now(), used, turn = 0;
+	bool whole;
 
 	if (cctx) {
 		turn = turn_ns(cctx, now);
@@ -386,14 +387,13 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 		tctx->woke_at_ns = 0;
 	}
 
-	event_stopped(tctx, used, !runnable);
+	/* the burst was served in this one period, from its begin to its end */
+	whole = !runnable && tctx->burst_ns <= used;
+	event_stopped(tctx, used, whole);
 	/* If it does not sleep: see rl_quiescent(). An interrupted turn goes on later, and nobody knows what it would have been. */
 	if (runnable)
 		event_turn_over(tctx, now, p->scx.slice ? RL_EV_CENSOR_DEQUEUED : 0);
-	if (tctx->moved && tctx->run_avg_ns)
-		note_move(tctx, (s64)(used - tctx->run_avg_ns));
-	else
-		tctx->run_avg_ns = mean8(tctx->run_avg_ns, used);
+	note_period(tctx, used, whole);
 	/* a turn that is over is not taken up again; one that somebody preempts for a moment is */
 	tctx->slice_used_ns = p->scx.slice || (cctx && cctx->preempted) ? turn : 0;
 	tctx->stopped_at_ns = now;
@@ -412,7 +412,7 @@ void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)
 
 	if (!tctx)
 		return;
-	event_turn_over(tctx, scx_bpf_now(), deq_flags & SCX_DEQ_SLEEP ? RL_EV_BLOCKED : RL_EV_CENSOR_DEQUEUED);
+	event_turn_over(tctx, scx_bpf_now(), deq_flags & SCX_DEQ_SLEEP ? RL_EV_WHOLE : RL_EV_CENSOR_DEQUEUED);
 	/* else its nice value, affinity or cgroup changes, and it goes on, or goes on waiting */
 	if (deq_flags & SCX_DEQ_SLEEP) {
 		tctx->queued_at_ns = 0;
@@ -556,12 +556,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(rl_init)
 			return err;
 		}
 	}
-	bpf_for(i, 0, nr_cpu_ids) {
-		err = init_cpu(i);
-		if (err)
-			return err;
-	}
-	return 0;
+	return init_cpus();
 }
 
 void BPF_STRUCT_OPS(rl_exit, struct scx_exit_info *ei)

@@ -123,6 +123,8 @@ static inline void rl_act(const struct rl_slot *slot, const u8 *f, u32 rnd, stru
 	u32 p, floor;
 
 	d->mode = slot->mode;
+	if (d->mode == RL_MODE_TURNS)
+		d->mode = f[RL_F_turn] ? RL_MODE_DRAW : RL_MODE_HEURISTIC;
 	d->logit_q8 = 0;
 	if (d->mode == RL_MODE_DRAW || d->mode == RL_MODE_GREEDY)
 		d->logit_q8 = rl_logit(rl_forward(&slot->weights, f));

@@ -25,6 +25,21 @@ static s32 init_cpu(s32 cpu)
 	return 0;
 }
 
+/* Also those that are offline: one that comes runs kernel threads of its own before the kernel ends us for it. */
+static s32 init_cpus(void)
+{
+	s32 cpu, err;
+
+	bpf_for(cpu, 0, scx_bpf_nr_cpu_ids()) {
+		if (cpu >= RL_MAX_CPUS)
+			break;
+		err = init_cpu(cpu);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
 static s32 init_domain(u32 id)
 {
 	struct domain_ctx *dom = lookup_domain(id);

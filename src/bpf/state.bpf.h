@@ -11,7 +11,7 @@
 #define RL_NEVER (~0ULL)
 
 /* Configuration, written by userspace before load. */
-const volatile u32 nr_cpu_ids = 1;
+const volatile u32 nr_cpu_ids = 1; /* one more than the last CPU that is online */
 const volatile u32 nr_domains = 1;
 const volatile bool smt_enabled;
 /* A task keeps its CPU for at most this long while others wait, and for at least slice_min_ns: see allowed_ns(). */
@@ -25,8 +25,6 @@ const volatile bool learn_slices;
 const volatile u64 wait_bound_ns = 20000000;
 /* How often decisions may move tasks out of a domain, by enum rl_distance: one in so many ns; 0: no limit. */
 const volatile u64 migration_ns[RL_NR_DISTANCES];
-/* An outcome that takes longer is censored. */
-const volatile u64 horizon_ns = 1000000000;
 const volatile u16 cpu_domain[RL_MAX_CPUS];
 const volatile u64 domain_cpus[RL_MAX_DOMAINS][RL_MAX_CPUS / 64];
 const volatile u32 domain_nr_cpus[RL_MAX_DOMAINS];
@@ -123,6 +121,7 @@ struct task_ctx {
 	u64 woke_at_ns;    /* it first woke another then, in this period on CPU; 0: it did not */
 	u64 wake_tail_ns;  /* running mean: from there to the end of the period */
 	u64 run_avg_ns; /* running mean of a period on CPU, but for those after a move */
+	u64 whole_avg_ns; /* the same, of periods that were a whole burst */
 	u64 sleep_avg_ns;
 	s64 move_extra_ns; /* mean: service after a move, less the usual */
 	u32 moves;    /* it is of so many moves, RL_MOVES_MEAN at most */
@@ -254,7 +253,7 @@ static __always_inline struct domain_ctx *lookup_domain(u32 id)
 	return bpf_map_lookup_elem(&domains, &id);
 }
 
-/* The domain of a CPU. Every CPU that is online while we are attached has one; hotplug restarts the scheduler. */
+/* The domain of a CPU. Every CPU that is online has one, but for a moment: when one comes, until that restarts the scheduler. */
 static __always_inline u32 domain_of(s32 cpu)
 {
 	u32 id = cpu >= 0 && cpu < RL_MAX_CPUS ? cpu_domain[cpu] : 0;

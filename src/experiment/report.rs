@@ -15,7 +15,7 @@ use crate::lab::statistics::Estimate;
 use crate::process::print;
 use crate::runqlat::Latency;
 use crate::suite::summary::Findings;
-use crate::suite::table::number;
+use crate::suite::table::{legend, number};
 use crate::suite::workload::Better;
 
 /// Options of `experiment report`.
@@ -130,9 +130,7 @@ fn html(study: &Study) -> Result<String> {
             "<h3>All figures</h3>\n<div class=\"wide\">{}</div>",
             table(&findings, &names, &spec.baseline, rounds)
         );
-        out += "<p class=\"dim\">Medians over the rounds, as ratios to the first column, turned so that more than 1 is better, with \
-                95 % confidence intervals (bootstrap over rounds). A workload counts once: the geometric mean of its counted \
-                figures.</p>\n";
+        let _ = writeln!(out, "<p class=\"dim\">{}</p>", legend(rounds));
         for failure in &findings.failures {
             let words = format!(
                 "round {}, {}, {}: {}",

@@ -82,8 +82,6 @@ pub struct SchedulerConfig {
     pub wait_bound_ns: u64,
     /// How many tasks decisions may move out of each domain.
     pub migration_limits: MigrationLimits,
-    /// Outcomes that take longer are censored, ns.
-    pub horizon_ns: u64,
     /// Size of the event ring buffer, bytes; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
 }
@@ -97,7 +95,6 @@ impl SchedulerConfig {
         without: 0,
         wait_bound_ns: 20_000_000,
         migration_limits: MigrationLimits([0; RL_NR_DISTANCES as usize]),
-        horizon_ns: 1_000_000_000,
         ring_bytes: 1 << 20,
     };
 }
@@ -214,7 +211,6 @@ impl<'a> Scheduler<'a> {
         rodata.without = config.without;
         rodata.wait_bound_ns = config.wait_bound_ns;
         rodata.migration_ns = config.migration_limits.interval_ns();
-        rodata.horizon_ns = config.horizon_ns;
         for (cpu, dom) in domains.domain_of_cpu() {
             rodata.cpu_domain[cpu] = dom as u16;
             rodata.domain_cpus[dom][cpu / 64] |= 1 << (cpu % 64);

@@ -18,11 +18,11 @@ use crate::lab::child::Stop;
 use crate::lab::system;
 use crate::process::print;
 use crate::runqlat::hist::RELATIVE_ERROR;
-use crate::sim::Balancer;
-use crate::sim::command::simulated;
+use crate::sim::command::{costs, simulated};
 use crate::sim::locality::{Cost, LocalitySpec};
-use crate::sim::machine::Shape;
+use crate::sim::machine::{Costs, Shape};
 use crate::sim::workload::{Distribution, Workload};
+use crate::sim::{Balancer, SimConfig};
 
 mod host;
 pub mod tally;
@@ -141,6 +141,10 @@ pub struct LocalityArgs {
     /// Which balancer decides in the simulation.
     #[arg(long, value_enum, default_value = "heuristic", requires = "simulate", help_heading = "Simulation")]
     pub balancer: Balancer,
+
+    /// What things cost on the simulated machine, as `scx_rl sim --costs`.
+    #[arg(long, value_name = "JSON", value_parser = costs, requires = "simulate", help_heading = "Simulation")]
+    pub costs: Option<Costs>,
 }
 
 fn shape(text: &str) -> Result<Shape, String> {
@@ -204,7 +208,8 @@ impl LocalityArgs {
 pub fn run(args: &LocalityArgs) -> Result<()> {
     if let Some(shape) = args.simulate {
         let workload = Workload::locality(&args.spec(shape.cpus)?);
-        return tell(args, &simulated(shape, workload, args.balancer, args.seed, (args.seconds * 1e9) as u64)?);
+        let config = SimConfig { costs: args.costs.clone().unwrap_or_default(), ..SimConfig::new(shape, args.seed) };
+        return tell(args, &simulated(&config, workload, args.balancer, (args.seconds * 1e9) as u64)?);
     }
     let cpus = host::cpus()?;
     let spec = args.spec(cpus)?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::faults::Faults;
-use super::machine::Shape;
+use super::machine::{Costs, Shape};
 use super::report::{Summary, Times, decisions, share};
 use super::workload::Workload;
 use super::{Balancer, Sim, SimConfig};
@@ -62,6 +62,12 @@ pub struct SimArgs {
     #[arg(long, default_value_t = 0)]
     pub hogs: usize,
 
+    /// What things cost on the machine, as a JSON object: switch_ns, wakeup_ns, ipi_ns, idle_exit_ns, take_ns, tick_ns,
+    /// tick_skew_ns, smt_q8, l2_kib, l2_refill_ns, memory_ns, llc_refill_ns, numa_refill_ns, l2_half_ns, llc_half_ns.
+    /// What it leaves out keeps its default, which is that of a server.
+    #[arg(long, value_name = "JSON", value_parser = costs)]
+    pub costs: Option<Costs>,
+
     /// Lose this share of the decision events.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, help_heading = "Faults")]
     pub lose_events: f64,
@@ -74,6 +80,14 @@ pub struct SimArgs {
     /// of 16 CPUs.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+}
+
+/// The value of --costs.
+///
+/// # Errors
+/// As [`Costs::from_json`].
+pub fn costs(json: &str) -> Result<Costs, String> {
+    Costs::from_json(json).map_err(|e| format!("{e:#}"))
 }
 
 /// The subcommand `sim`.
@@ -96,7 +110,8 @@ fn simulate(args: &SimArgs) -> Result<Summary> {
         lose_cpu_for_ns: LOST_NS,
         ..Faults::default()
     };
-    let config = SimConfig { faults, ..SimConfig::new(shape, args.seed) };
+    let config =
+        SimConfig { faults, costs: args.costs.clone().unwrap_or_default(), ..SimConfig::new(shape, args.seed) };
     // What a CPU can do while its core's other one is busy.
     let speed = if args.smt { config.costs.smt_q8 as f64 / 256.0 } else { 1.0 };
     let mut workload = Workload::mixed(args.cpus, args.load * speed);
@@ -121,14 +136,14 @@ fn simulate(args: &SimArgs) -> Result<Summary> {
 ///
 /// # Errors
 /// The simulation fails.
-pub fn simulated(shape: Shape, workload: Workload, balancer: Balancer, seed: u64, ns: u64) -> Result<Summary> {
+pub fn simulated(config: &SimConfig, workload: Workload, balancer: Balancer, ns: u64) -> Result<Summary> {
     let tasks = workload.tasks.len();
-    let mut sim = Sim::new(&SimConfig::new(shape, seed), workload, &balancer.publication())?;
+    let mut sim = Sim::new(config, workload, &balancer.publication())?;
     // Nobody learns from what would be logged.
     sim.scheduler_mut().set_sample_shift(16);
     let started = Instant::now();
     sim.run_for(ns)?;
-    Ok(summary(&mut sim, balancer, shape, tasks, seed, started.elapsed().as_secs_f64()))
+    Ok(summary(&mut sim, balancer, config.shape, tasks, config.seed, started.elapsed().as_secs_f64()))
 }
 
 fn summary(sim: &mut Sim, balancer: Balancer, shape: Shape, tasks: usize, seed: u64, wall_s: f64) -> Summary {

@@ -218,7 +218,6 @@ struct Config {
     slice_ns: u64,
     slice_min_ns: u64,
     wait_bound_ns: u64,
-    horizon_ns: u64,
     migration_ns: [u64; RL_NR_DISTANCES as usize],
     nr_cpu_ids: u32,
     nr_domains: u32,
@@ -233,7 +232,7 @@ struct Config {
     domain_neighbours: *const u16,
 }
 
-const _: () = assert!(size_of::<Config>() == 128);
+const _: () = assert!(size_of::<Config>() == 120);
 
 type Task = *const TaskStruct;
 
@@ -319,7 +318,6 @@ impl Scheduler {
             slice_ns: config.slice_ns,
             slice_min_ns: config.slice_min_ns,
             wait_bound_ns: config.wait_bound_ns,
-            horizon_ns: config.horizon_ns,
             migration_ns: config.migration_limits.interval_ns(),
             nr_cpu_ids: domains.nr_cpu_ids as u32,
             nr_domains: n as u32,

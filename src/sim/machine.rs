@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The simulated machine: where its CPUs are, what things cost on it, and how warm a task's caches are.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::domains::{CpuPlace, DomainSpec, Domains, group_by};
 use crate::policy::{RL_MAX_CPUS, RL_MAX_DOMAINS};
@@ -10,6 +11,10 @@ use crate::policy::{RL_MAX_CPUS, RL_MAX_DOMAINS};
 pub const NODES_MAX: usize = 8;
 /// A task's data may be warm in that many last-level caches.
 const WARM_LLCS: usize = 4;
+/// No single thing costs more than this, ns.
+const COST_MAX_NS: u64 = 100_000_000;
+/// Caches do not stay warm for longer than this, ns.
+const HALF_MAX_NS: u64 = 1_000_000_000_000;
 /// 1 in the fixed point of shares.
 const ONE_Q16: u64 = 1 << 16;
 
@@ -47,7 +52,8 @@ impl Shape {
 }
 
 /// What things cost. Where nothing else is said, of the size that they have on server CPUs of the 2020s.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Costs {
     /// From one task to another, ns.
     pub switch_ns: u64,
@@ -100,6 +106,41 @@ impl Default for Costs {
             l2_half_ns: 2_000_000,
             llc_half_ns: 50_000_000,
         }
+    }
+}
+
+impl Costs {
+    /// Read JSON; what it does not name keeps its default.
+    ///
+    /// # Errors
+    /// It is not JSON of known fields, or a machine cannot have such costs.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let costs: Self = serde_json::from_str(json).with_context(|| {
+            format!(
+                "the costs are not valid JSON of known fields such as {{\"switch_ns\": {}}}",
+                Self::default().switch_ns
+            )
+        })?;
+        for (name, value, least, most) in [
+            ("switch_ns", costs.switch_ns, 0, COST_MAX_NS),
+            ("wakeup_ns", costs.wakeup_ns, 0, COST_MAX_NS),
+            ("ipi_ns", costs.ipi_ns, 0, COST_MAX_NS),
+            ("idle_exit_ns", costs.idle_exit_ns, 0, COST_MAX_NS),
+            ("take_ns", costs.take_ns, 0, COST_MAX_NS),
+            ("tick_ns", costs.tick_ns, 100_000, COST_MAX_NS),
+            ("tick_skew_ns", costs.tick_skew_ns, 0, costs.tick_ns),
+            ("smt_q8", costs.smt_q8, 1, 256),
+            ("l2_kib", costs.l2_kib, 1, 1 << 20),
+            ("l2_refill_ns", costs.l2_refill_ns, 0, COST_MAX_NS),
+            ("memory_ns", costs.memory_ns, 0, COST_MAX_NS),
+            ("llc_refill_ns", costs.llc_refill_ns, 0, COST_MAX_NS),
+            ("numa_refill_ns", costs.numa_refill_ns, 0, COST_MAX_NS),
+            ("l2_half_ns", costs.l2_half_ns, 1, HALF_MAX_NS),
+            ("llc_half_ns", costs.llc_half_ns, 1, HALF_MAX_NS),
+        ] {
+            ensure!((least..=most).contains(&value), "cost {name} = {value}: choose {least} to {most}");
+        }
+        Ok(costs)
     }
 }
 
@@ -214,6 +255,25 @@ impl Warmth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn costs_are_read_and_have_limits() {
+        let costs = Costs::from_json(r#"{"switch_ns": 30000, "idle_exit_ns": 90000}"#).unwrap();
+        assert_eq!(costs, Costs { switch_ns: 30_000, idle_exit_ns: 90_000, ..Costs::default() });
+        assert_eq!(Costs::from_json("{}").unwrap(), Costs::default());
+        for (bad, why) in [
+            (r#"{"swich_ns": 1}"#, "known fields"),
+            (r#"{"switch_ns": -1}"#, "known fields"),
+            (r#"{"switch_ns": 100000001}"#, "switch_ns = 100000001: choose 0 to 100000000"),
+            (r#"{"tick_ns": 0}"#, "tick_ns = 0: choose 100000"),
+            (r#"{"tick_skew_ns": 4000001}"#, "tick_skew_ns"),
+            (r#"{"l2_half_ns": 0}"#, "l2_half_ns"),
+            ("switch_ns=1", "not valid JSON"),
+        ] {
+            let error = format!("{:#}", Costs::from_json(bad).unwrap_err());
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
 
     #[test]
     fn shapes_have_limits() {

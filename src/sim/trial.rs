@@ -141,10 +141,11 @@ impl<'a> Pupil<'a> {
             sim.run_for(POLL_NS.min(end_ns - sim.elapsed_ns()))?;
             self.events.clear();
             sim.poll(&mut self.events)?;
-            self.publishing.observe(&self.events);
+            // Before the gate sees them, too: one definition of the reward serves both.
             if let Some(wreck) = self.wreck {
                 wreck.distort(&mut self.events);
             }
+            self.publishing.observe(&self.events);
             if let Err(e) = self.agent.observe(&self.events) {
                 log::warn!("{e:#}");
             }
@@ -305,20 +306,39 @@ mod tests {
 
     #[test]
     fn the_guard_makes_a_wrecked_learner_cheap() {
-        let of = |guard, contender: &str| score(&setting(guard, 60), "middle-short-95", contender).response_mean_us;
-        let rule = of(false, "rule=rule:margin=1");
-        let (free, guarded) = (of(false, "sign=wreck:sign") / rule, of(true, "sign=wreck:sign") / rule);
-        println!("a reward of the wrong sign makes responses longer: {free:.3} times, guarded {guarded:.3}");
+        let of = |guard, contender: &str| score(&setting(guard, 60), "middle-short-95", contender);
+        let rule = of(false, "rule=rule:margin=1").response_mean_us;
+        let guarded = of(true, "sign=wreck:sign");
+        let (free, share) = (of(false, "sign=wreck:sign").response_mean_us / rule, guarded.response_mean_us / rule);
+        println!("a reward of the wrong sign makes responses longer: {free:.3} times, guarded {share:.3}");
+        println!(
+            "share of the time that it decides: {:.2}, distrusted {} times",
+            guarded.trusted_share, guarded.distrusted
+        );
         assert!(free > 1.05, "the wreck does no harm: {free}");
-        assert!(guarded < 1.03, "{guarded}");
+        assert!(share < 1.03, "{share}");
+        // A minute is too short to tell for sure, so what it costs is held by the share of the time that it gets.
+        assert!(guarded.trusted_share < 0.5, "the guard trusts it: {}", guarded.trusted_share);
     }
 
     #[test]
     fn what_is_not_finite_is_never_published() {
-        let s = score(&setting(false, 5), "middle-short-95", "nan=wreck:nan");
-        let healthy = score(&setting(false, 5), "middle-short-95", "rule=learn:rule");
-        assert!(s.updates < healthy.updates, "the wreck goes on learning: {} updates", s.updates);
-        assert!(s.response_mean_us < healthy.response_mean_us * 1.2, "the last good weights stay in use");
+        let setting = setting(false, 0);
+        let changes = |wreck: Option<Wreck>| {
+            let mut agent = Start::Rule.agent(&setting.hyper, 3).unwrap();
+            let mut pupil = Pupil::new(&mut agent, &setting, 3).unwrap();
+            let workload = Regime::of_name("middle-short-95").unwrap().workload(setting.shape.cpus);
+            let mut sim = pupil.begin(&setting.config(3), workload).unwrap();
+            pupil.learn_for(&mut sim, 2_000_000_000).unwrap();
+            if let Some(wreck) = wreck {
+                wreck.strike(pupil.agent, 3).unwrap();
+            }
+            let before = pupil.publishing.current();
+            pupil.learn_for(&mut sim, 3_000_000_000).unwrap();
+            pupil.publishing.current() != before
+        };
+        assert!(changes(None), "it learns");
+        assert!(!changes(Some(Wreck::Nan)), "the last good weights stay in use");
     }
 
     #[test]

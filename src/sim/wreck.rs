@@ -37,7 +37,7 @@ impl Wreck {
         if self == Wreck::Sign {
             for event in events {
                 event.wait_ns = CAP_NS - event.wait_ns.min(CAP_NS);
-                event.service_ns = 0;
+                event.service_ns = event.usual_service_ns;
             }
         }
     }

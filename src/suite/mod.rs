@@ -44,7 +44,7 @@ const ATTACH_GUESS: Duration = Duration::from_secs(6);
 ///
 /// Results: a line of results.jsonl for each cell as it ends; summary.json and summary.md at the end, also after Ctrl-C.
 /// The table has, for each figure, the ratio of medians to EEVDF, turned so that more than 1 is better, with a 95 %
-/// confidence interval; and for each scheduler the geometric mean over workloads, in which each workload counts once. A
+/// confidence interval (of five rounds or more); and for each scheduler the geometric mean over workloads, in which each workload counts once. A
 /// scheduler that the kernel throws out has failed in that cell, and is attached again for the next.
 ///
 /// Three more workloads are not real, and only run where --workloads names them: locality-free, locality-dear and

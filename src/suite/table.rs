@@ -167,14 +167,32 @@ fn histograms(findings: &Findings, schedulers: &[String]) -> String {
     markdown(&rows)
 }
 
+/// With fewer rounds an interval says little.
+const ROUNDS_MIN: usize = 5;
+
+/// What the ratios of so many rounds are, in words.
+pub fn legend(rounds: usize) -> String {
+    // Of two values the bootstrap's percentiles hold the true one in half of all cases, of three in three quarters.
+    let intervals = match rounds {
+        0 | 1 => "",
+        2..ROUNDS_MIN => {
+            ", with the range of resampled rounds (so few of them make no 95 % interval: it holds the true value in half of \
+             all cases with two rounds, in three quarters with three)"
+        }
+        _ => ", with 95 % confidence intervals (bootstrap over rounds)",
+    };
+    format!(
+        "Medians over the rounds, as ratios to the first column, turned so that more than 1 is better{intervals}. A workload \
+         counts once: the geometric mean of its counted figures."
+    )
+}
+
 /// Ratios, medians, costs and waits.
 pub fn findings(findings: &Findings, names: &[String], baseline: &str, rounds: usize) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{}", ratios(findings, names, baseline, rounds));
-    out += "Medians over the rounds, as ratios to the first column, turned so that more than 1 is better, with 95 % \
-            confidence intervals (bootstrap over rounds). A workload counts once: the geometric mean of its counted \
-            figures. \"without N\": N workloads failed, so that mean is not comparable.\n\n";
+    let _ = writeln!(out, "{} \"without N\": N workloads failed, so that mean is not comparable.\n", legend(rounds));
     let _ = writeln!(out, "{}", medians(findings, names));
     if !findings.bpf_cost.is_empty() {
         let _ = writeln!(out, "{}", bpf_costs(&findings.bpf_cost, names));

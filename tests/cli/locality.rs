@@ -36,6 +36,9 @@ fn senseless_values_are_refused_by_name() {
     ] {
         scx_rl(&["locality", flag, value]).fails(2, &["invalid value", flag, value]);
     }
+    scx_rl(&["locality", "--costs", "{}"]).fails(2, &["required arguments", "--simulate"]);
+    let typo = ["locality", "--simulate", "2/2", "--costs", r#"{"swich_ns":1}"#];
+    scx_rl(&typo).fails(2, &["--costs", "unknown field `swich_ns`"]);
     scx_rl(&["locality", "--load", "7e3"]).fails(2, &["is not a number from 0.001 to 10"]);
     scx_rl(&["locality", "--cost-us", "5", "--cost-kib", "5"]).fails(2, &["cannot be used with", "--cost-kib"]);
     // The combination is senseless, not a value.

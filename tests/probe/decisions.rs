@@ -11,8 +11,8 @@ use scx_rl::kernel::probe::Program;
 use scx_rl::kernel::slots::Publication;
 use scx_rl::policy::host::{self, FEATURES, Features};
 use scx_rl::policy::{
-    RL_LOGIT_BITS, RL_LOGIT_MAX, RL_LOGIT_SHIFT, RL_MIGRATE, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC,
-    RL_MODE_RANDOM, RL_PROB_ONE, rl_slot,
+    RL_F_turn, RL_LOGIT_BITS, RL_LOGIT_MAX, RL_LOGIT_SHIFT, RL_MIGRATE, RL_MODE_DRAW, RL_MODE_GREEDY,
+    RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_MODE_TURNS, RL_PROB_ONE, rl_slot,
 };
 
 use super::common::{Folder, learn, situation};
@@ -64,6 +64,20 @@ fn the_sampler_migrates_exactly_as_often_as_the_logged_propensity_says() {
     let (migrated, p) = migrations(&constant(RL_MODE_HEURISTIC, 66, 0), 0);
     assert!(migrated == p && [0, RL_PROB_ONE].contains(&p), "{p}");
     assert!(drawn >= 1_000_000 && propensities.len() > 20, "{drawn} {propensities:?}");
+}
+
+#[test]
+fn a_policy_of_turns_alone_leaves_moves_to_the_rule() {
+    let slot = constant(RL_MODE_TURNS, 0, 300);
+    let at = |turn: u8| {
+        let mut features = [0; FEATURES];
+        features[RL_F_turn as usize] = turn;
+        host::act(&slot, &features, 0)
+    };
+    assert_eq!((at(0).mode, at(0).logit_q8), (RL_MODE_HEURISTIC, 0));
+    for turn in [1, 127] {
+        assert_eq!((at(turn).mode, at(turn).logit_q8, at(turn).p_migrate_q16), (RL_MODE_DRAW, 300, sigmoid(300)));
+    }
 }
 
 fn sigmoid(logit_q8: i32) -> u32 {

@@ -11,8 +11,8 @@ use scx_rl::kernel::probe::{Probe, Program};
 use scx_rl::kernel::slots::Publication;
 use scx_rl::policy::host::{self, FEATURES, Features};
 use scx_rl::policy::{
-    RL_FEATURE_MAX, RL_LOGIT_MAX, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_PROB_ONE,
-    rl_inputs, rl_rule, rl_slot, rl_weights,
+    RL_FEATURE_MAX, RL_LOGIT_MAX, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_MODE_TURNS,
+    RL_PROB_ONE, rl_inputs, rl_rule, rl_slot, rl_weights,
 };
 
 use super::{BATCH, Plain, probe};
@@ -103,7 +103,7 @@ struct Reached {
     between: u64,
     high: u64,
     low: u64,
-    actions: [[u64; 2]; 4],
+    actions: [[u64; 2]; 5],
 }
 
 /// Any rule, but half of the time one that is near to sensible.
@@ -135,7 +135,7 @@ fn bpf_equals_the_host_to_the_bit_on_a_million_inputs() {
     for turn in 0..1_000_000usize.div_ceil(BATCH) {
         observe_batch(&mut probe, &mut rng, turn.is_multiple_of(2));
         let weights = network(&mut rng, turn);
-        for mode in [RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM] {
+        for mode in [RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_MODE_TURNS] {
             let floor_q16 = floors[(turn + mode as usize) % floors.len()];
             let rule = random_rule(&mut rng);
             let generation = publisher.publish(&Publication { mode, floor_q16, rule, weights });
@@ -147,7 +147,7 @@ fn bpf_equals_the_host_to_the_bit_on_a_million_inputs() {
         cases += BATCH;
     }
     println!(
-        "{cases} inputs, each under 4 modes, in {:.1?}: logits {} inside, {} and {} at the ends; (stay, migrate) in the \
+        "{cases} inputs, each under 5 modes, in {:.1?}: logits {} inside, {} and {} at the ends; (stay, migrate) in the \
          order of enum rl_mode: {:?}",
         started.elapsed(),
         reached.between,

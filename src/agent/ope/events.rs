@@ -8,8 +8,7 @@ use serde::Serialize;
 use super::super::reward::{self, Verdict};
 use crate::policy::host::Features;
 use crate::policy::{
-    RL_EV_CENSOR_AFFINITY, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EV_REDECIDED, RL_MIGRATE, RL_POINT_TURN,
-    RL_PROB_ONE, rl_event,
+    RL_EV_CENSOR_AFFINITY, RL_EV_CENSOR_EXIT, RL_EV_REDECIDED, RL_MIGRATE, RL_POINT_TURN, RL_PROB_ONE, rl_event,
 };
 
 /// The loop logs at least one in 2^this decisions (`next_shift` in run.rs). An event that says otherwise would outweigh
@@ -112,8 +111,6 @@ fn censored_by(flags: u32) -> &'static str {
         "exit"
     } else if flags & RL_EV_CENSOR_AFFINITY != 0 {
         "affinity"
-    } else if flags & RL_EV_CENSOR_HORIZON != 0 {
-        "horizon"
     } else {
         "dequeued"
     }

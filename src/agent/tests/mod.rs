@@ -12,9 +12,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::policy::host::{self, FEATURES, Features};
 use crate::policy::{
-    RL_END_TURN, RL_EV_BLOCKED, RL_EV_CENSOR_EXIT, RL_EV_CENSOR_HORIZON, RL_EV_KEPT, RL_EVENT_VERSION, RL_F_other_idle,
-    RL_F_turn, RL_GO_ON, RL_MIGRATE, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_POINT_PULL,
-    RL_POINT_TURN, RL_PROB_ONE, RL_STAY, rl_event, rl_slot,
+    RL_END_TURN, RL_EV_CENSOR_EXIT, RL_EV_KEPT, RL_EV_WHOLE, RL_EVENT_VERSION, RL_F_other_idle, RL_F_turn, RL_GO_ON,
+    RL_MIGRATE, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_POINT_PULL, RL_POINT_TURN,
+    RL_PROB_ONE, RL_STAY, rl_event, rl_slot,
 };
 
 use super::reward::{self, CAP_NS, Normaliser, RunningMean, Verdict};
@@ -99,6 +99,7 @@ fn valid_event() -> rl_event {
         usual_service_ns: MS,
         p_migrate_q16: RL_PROB_ONE / 4,
         action: RL_MIGRATE as u8,
+        flags: RL_EV_WHOLE,
         ..Default::default()
     }
 }
@@ -110,6 +111,8 @@ fn reward_is_wait_plus_extra_service() {
     assert_eq!(reward::raw_reward_ms(&event), -4.0);
     let faster = rl_event { service_ns: 0, ..event };
     assert_eq!(reward::cost_ns(&faster), 2 * MS as i64, "chance must count in both directions");
+    let interrupted = rl_event { flags: 0, ..event };
+    assert_eq!(reward::cost_ns(&interrupted), 3 * MS as i64, "how long it ran was up to others");
     let starved = rl_event { wait_ns: u64::MAX, service_ns: u64::MAX, ..event };
     assert_eq!(reward::cost_ns(&starved), 2 * CAP_NS as i64, "both parts are winsorised");
     assert_eq!(reward::raw_reward_ms(&starved), -100.0);
@@ -120,12 +123,12 @@ fn a_turn_is_worth_what_it_completes_in_the_time_it_takes() {
     let turn = rl_event { point: RL_POINT_TURN as u8, usual_service_ns: 5 * MS, wait_ns: 0, ..valid_event() };
     let outcome = |action, service_ns, flags| reward::raw_reward_ms(&rl_event { action, service_ns, flags, ..turn });
     let (end, go_on) = (RL_END_TURN as u8, RL_GO_ON as u8);
-    assert_eq!(outcome(go_on, 3 * MS, RL_EV_BLOCKED), 2.0, "done in less than a burst usually takes");
+    assert_eq!(outcome(go_on, 3 * MS, RL_EV_WHOLE), 2.0, "done in less than a burst usually takes");
     assert_eq!(outcome(go_on, 16 * MS, 0), -16.0, "time that others would have had, for nothing");
     assert_eq!(outcome(end, 0, 0), -0.1, "a switch costs something");
     assert_eq!(outcome(end, 0, RL_EV_KEPT), 0.0, "there was none");
     assert_eq!(outcome(go_on, u64::MAX, 0), -50.0, "winsorised");
-    let long = rl_event { usual_service_ns: u64::MAX, flags: RL_EV_BLOCKED, service_ns: 0, action: go_on, ..turn };
+    let long = rl_event { usual_service_ns: u64::MAX, flags: RL_EV_WHOLE, service_ns: 0, action: go_on, ..turn };
     assert_eq!(reward::raw_reward_ms(&long), 50.0);
     // The scale must not depend on what the policy does.
     let scaled = |action| Normaliser::default().training_reward(&rl_event { action, flags: 0, ..turn }, 100, 8.0);
@@ -162,9 +165,9 @@ fn events_are_judged() {
     let ok = valid_event();
     assert_eq!(reward::judge(&ok), Verdict::Learn);
     assert_eq!(reward::judge(&rl_event { mode: RL_MODE_RANDOM as u8, ..ok }), Verdict::Learn);
-    assert_eq!(reward::judge(&rl_event { flags: RL_EV_BLOCKED, ..ok }), Verdict::Learn);
+    assert_eq!(reward::judge(&rl_event { flags: RL_EV_WHOLE, ..ok }), Verdict::Learn);
     assert_eq!(reward::judge(&rl_event { flags: RL_EV_CENSOR_EXIT, ..ok }), Verdict::Censored);
-    assert_eq!(reward::judge(&rl_event { flags: RL_EV_CENSOR_HORIZON | RL_EV_BLOCKED, ..ok }), Verdict::Censored);
+    assert_eq!(reward::judge(&rl_event { wait_ns: 1 << 40, ..ok }), Verdict::Learn, "the worst are known, too");
     for mode in [RL_MODE_GREEDY, RL_MODE_HEURISTIC] {
         let certain = rl_event { mode: mode as u8, p_migrate_q16: RL_PROB_ONE, ..ok };
         assert_eq!(reward::judge(&certain), Verdict::OffMode);

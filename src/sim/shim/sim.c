@@ -28,7 +28,6 @@ struct sim_config {
 	u64 slice_ns;
 	u64 slice_min_ns;
 	u64 wait_bound_ns;
-	u64 horizon_ns;
 	u64 migration_ns[RL_NR_DISTANCES];
 	u32 nr_cpu_ids;
 	u32 nr_domains;
@@ -43,7 +42,7 @@ struct sim_config {
 	const u16 *domain_neighbours; /* [nr_domains][nr_domains - 1] */
 };
 
-_Static_assert(sizeof(struct sim_config) == 128, "ffi.rs has the same layout");
+_Static_assert(sizeof(struct sim_config) == 120, "ffi.rs has the same layout");
 
 void sim_configure(const struct sim_config *config);
 bool sim_reset(void);
@@ -133,7 +132,6 @@ void sim_configure(const struct sim_config *config)
 	learn_slices = config->learn_slices;
 	without = config->without;
 	wait_bound_ns = config->wait_bound_ns;
-	horizon_ns = config->horizon_ns;
 	for (i = 0; i < RL_NR_DISTANCES; i++)
 		migration_ns[i] = config->migration_ns[i];
 	sample_shift = config->sample_shift;

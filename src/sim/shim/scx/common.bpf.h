@@ -286,6 +286,7 @@ static inline bool scx_bpf_task_set_slice(struct task_struct *p, u64 slice)
 	return true;
 }
 
+#define scx_bpf_nr_cpu_ids() (sim_context.nr_cpu_ids)
 s32 scx_bpf_create_dsq(u64 dsq, s32 node);
 s32 scx_bpf_dsq_nr_queued(u64 dsq);
 void scx_bpf_dsq_insert(struct task_struct *p, u64 dsq, u64 slice, u64 enq_flags);
