@@ -25,10 +25,11 @@ const KNOWN: &str = "logged, heuristic, stay, migrate, random";
 /// A recording holds decisions with the probability of the action that was taken, and what came of
 /// it. Weighing each by how much likelier another policy was to do the same tells, without running
 /// that policy, what a decision of its would have earned on average: the raw reward in ms, minus
-/// (wait + service beyond the usual, where a whole burst was served), so higher is better. Three estimates, each with its 95 %
-/// confidence interval: IPS (inverse propensity scores), SNIPS (the same, self-normalised) and DR
-/// (doubly robust; the one to judge by). Then the difference of each policy to one of them. Where too
-/// few events carry a result, it says so instead of giving a number. Nothing is random.
+/// (wait + service beyond the usual, where a whole burst was served), so higher is better. Three
+/// estimates, each with its 95 % confidence interval: IPS (inverse propensity scores), SNIPS (the
+/// same, self-normalised) and DR (doubly robust; the one to judge by). Then the difference of each
+/// policy to one of them. Where too few events carry a result, it says so instead of giving a
+/// number. Nothing is random.
 ///
 /// A POLICY is one of: logged (what acted in the recording), heuristic (the fixed rule), stay,
 /// migrate, random (a coin), FILE (a checkpoint, as with --frozen), FILE:learn (with

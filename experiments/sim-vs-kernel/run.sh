@@ -20,7 +20,7 @@ here=$(dirname "$(realpath "$0")")
 . "$here/../vm.sh"
 mkdir -p "$out"
 balancers=(stay greedy random heuristic) nominal_us=5000
-command -v perf > /dev/null || { echo "perf is missing: apt install linux-perf" >&2 && exit 1; }
+command -v perf > /dev/null || { echo "perf is missing: apt install linux-perf" >&2; exit 1; }
 
 # Bursts of another length arrive as often: they are the same work, on a machine that takes longer for it.
 options() { # SCENARIO BURST_US

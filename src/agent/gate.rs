@@ -15,8 +15,7 @@
 //! The margin is for each network against the one before: what many small steps add up to, the guard sees, not the gate.
 
 use super::ope::{Evaluator, Log, Policy, Settings, Shortage};
-use super::reward::{self, Verdict as Judged};
-use crate::policy::{RL_POINT_TURN, rl_event, rl_weights};
+use crate::policy::{rl_event, rl_weights};
 
 /// What a network may cost more than the present one, as a share of the present cost, and still pass: what evidence of
 /// some seconds can tell from nothing.
@@ -25,7 +24,7 @@ const MARGIN: f64 = 0.1;
 /// decisions one at most is another (half of this is the total variation).
 const SAME: f64 = 0.02;
 /// No more events are kept for one judgement: half a MiB.
-const EVENTS_MAX: usize = 4096;
+const EVENTS_MAX: u64 = 4096;
 
 /// What is known of the network that waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,14 +46,14 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Gate {
     candidate: Option<rl_weights>,
-    events: Vec<rl_event>,
+    log: Log,
 }
 
 impl Gate {
     /// A network wants to be published. One that waits already is replaced.
     pub fn propose(&mut self, weights: rl_weights) {
         self.candidate = Some(weights);
-        self.events.clear();
+        self.log = Log::default();
     }
 
     /// The network that waits.
@@ -65,11 +64,17 @@ impl Gate {
     /// What was logged since then.
     pub fn observe(&mut self, events: &[rl_event]) {
         if self.candidate.is_some() {
-            // Only those that tell something: while the guard lets the rule decide, none does.
-            let telling =
-                |event: &&rl_event| u32::from(event.point) != RL_POINT_TURN && reward::judge(event) == Judged::Learn;
-            self.events.extend(events.iter().filter(telling).take(EVENTS_MAX - self.events.len()));
+            // Only those that tell something fill it: while the guard lets the rule decide, none does.
+            for event in events {
+                if !self.full() {
+                    self.log.add(event);
+                }
+            }
         }
+    }
+
+    fn full(&self) -> bool {
+        self.log.counts().used >= EVENTS_MAX
     }
 
     /// May what waits take the place of the present network? Both are taken as they explore, with this probability floor.
@@ -79,15 +84,15 @@ impl Gate {
         let verdict = self.weigh(&candidate, present, floor_q16);
         if verdict != Verdict::Wait {
             self.candidate = None;
-            self.events.clear();
+            self.log = Log::default();
         }
         verdict
     }
 
     fn weigh(&self, candidate: &rl_weights, present: &rl_weights, floor_q16: u32) -> Verdict {
         // No event tells anything, yet.
-        let Ok(evaluator) = Evaluator::new(Log::of(&self.events), Settings::default()) else { return Verdict::Wait };
-        let full = self.events.len() >= EVENTS_MAX;
+        let Ok(evaluator) = Evaluator::new(self.log.clone(), Settings::default()) else { return Verdict::Wait };
+        let full = self.full();
         let present = evaluator.evaluate(&Policy::network(*present, floor_q16));
         let difference = evaluator.evaluate(&Policy::network(*candidate, floor_q16)).minus(&present);
         let cost_ms = present.value().estimates.map_or(f64::INFINITY, |e| -e.dr.value_ms);
@@ -174,8 +179,8 @@ mod tests {
         gate.propose(always(8.0));
         // The log hardly has what the candidate does.
         let present = always(-8.0);
-        gate.observe(&log(present, 1.0, 2 * EVENTS_MAX, 2));
-        assert_eq!(gate.events.len(), EVENTS_MAX);
+        gate.observe(&log(present, 1.0, 2 * EVENTS_MAX as usize, 2));
+        assert_eq!(gate.log.counts().used, EVENTS_MAX);
         assert!(matches!(gate.judge(&present, 66), Verdict::Refuse { .. }));
         assert_eq!((gate.candidate(), gate.judge(&present, 66)), (None, Verdict::Wait), "it is gone");
     }
@@ -186,7 +191,7 @@ mod tests {
         let mut gate = Gate::default();
         gate.propose(always(1.5));
         let rule = rl_event { mode: RL_MODE_HEURISTIC as u8, p_migrate_q16: RL_PROB_ONE, ..log(present, 1.0, 1, 1)[0] };
-        gate.observe(&vec![rl_event { action: RL_MIGRATE as u8, ..rule }; EVENTS_MAX + 1]);
+        gate.observe(&vec![rl_event { action: RL_MIGRATE as u8, ..rule }; EVENTS_MAX as usize + 1]);
         assert_eq!(gate.judge(&present, FLOOR_Q16), Verdict::Wait);
         gate.observe(&log(present, 1.0, 3000, 1));
         assert_eq!(gate.judge(&present, FLOOR_Q16), Verdict::Pass);

@@ -18,7 +18,7 @@ use crate::lab::child::Stop;
 use crate::lab::system;
 use crate::process::print;
 use crate::runqlat::hist::RELATIVE_ERROR;
-use crate::sim::command::{costs, simulated};
+use crate::sim::command::simulated;
 use crate::sim::locality::{Cost, LocalitySpec};
 use crate::sim::machine::{Costs, Shape};
 use crate::sim::workload::{Distribution, Workload};
@@ -143,8 +143,8 @@ pub struct LocalityArgs {
     pub balancer: Balancer,
 
     /// What things cost on the simulated machine, as `scx_rl sim --costs`.
-    #[arg(long, value_name = "JSON", value_parser = costs, requires = "simulate", help_heading = "Simulation")]
-    pub costs: Option<Costs>,
+    #[arg(long, value_name = "JSON", default_value = "{}", requires = "simulate", help_heading = "Simulation")]
+    pub costs: Costs,
 }
 
 fn shape(text: &str) -> Result<Shape, String> {
@@ -208,7 +208,7 @@ impl LocalityArgs {
 pub fn run(args: &LocalityArgs) -> Result<()> {
     if let Some(shape) = args.simulate {
         let workload = Workload::locality(&args.spec(shape.cpus)?);
-        let config = SimConfig { costs: args.costs.clone().unwrap_or_default(), ..SimConfig::new(shape, args.seed) };
+        let config = SimConfig { costs: args.costs.clone(), ..SimConfig::new(shape, args.seed) };
         return tell(args, &simulated(&config, workload, args.balancer, (args.seconds * 1e9) as u64)?);
     }
     let cpus = host::cpus()?;

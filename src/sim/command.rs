@@ -65,8 +65,8 @@ pub struct SimArgs {
     /// What things cost on the machine, as a JSON object: switch_ns, wakeup_ns, ipi_ns, idle_exit_ns, take_ns, tick_ns,
     /// tick_skew_ns, smt_q8, l2_kib, l2_refill_ns, memory_ns, llc_refill_ns, numa_refill_ns, l2_half_ns, llc_half_ns.
     /// What it leaves out keeps its default, which is that of a server.
-    #[arg(long, value_name = "JSON", value_parser = costs)]
-    pub costs: Option<Costs>,
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub costs: Costs,
 
     /// Lose this share of the decision events.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, help_heading = "Faults")]
@@ -80,14 +80,6 @@ pub struct SimArgs {
     /// of 16 CPUs.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-}
-
-/// The value of --costs.
-///
-/// # Errors
-/// As [`Costs::from_json`].
-pub fn costs(json: &str) -> Result<Costs, String> {
-    Costs::from_json(json).map_err(|e| format!("{e:#}"))
 }
 
 /// The subcommand `sim`.
@@ -110,8 +102,7 @@ fn simulate(args: &SimArgs) -> Result<Summary> {
         lose_cpu_for_ns: LOST_NS,
         ..Faults::default()
     };
-    let config =
-        SimConfig { faults, costs: args.costs.clone().unwrap_or_default(), ..SimConfig::new(shape, args.seed) };
+    let config = SimConfig { faults, costs: args.costs.clone(), ..SimConfig::new(shape, args.seed) };
     // What a CPU can do while its core's other one is busy.
     let speed = if args.smt { config.costs.smt_q8 as f64 / 256.0 } else { 1.0 };
     let mut workload = Workload::mixed(args.cpus, args.load * speed);

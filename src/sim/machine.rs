@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The simulated machine: where its CPUs are, what things cost on it, and how warm a task's caches are.
 
-use anyhow::{Context, Result, ensure};
+use std::str::FromStr;
+
+use anyhow::{Error, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::domains::{CpuPlace, DomainSpec, Domains, group_by};
@@ -109,17 +111,15 @@ impl Default for Costs {
     }
 }
 
-impl Costs {
-    /// Read JSON; what it does not name keeps its default.
-    ///
-    /// # Errors
-    /// It is not JSON of known fields, or a machine cannot have such costs.
-    pub fn from_json(json: &str) -> Result<Self> {
-        let costs: Self = serde_json::from_str(json).with_context(|| {
-            format!(
-                "the costs are not valid JSON of known fields such as {{\"switch_ns\": {}}}",
-                Self::default().switch_ns
-            )
+impl FromStr for Costs {
+    type Err = Error;
+
+    /// Read JSON; what it does not name keeps its default. It is an error if it is not JSON of known fields, or a machine
+    /// cannot have such costs.
+    fn from_str(json: &str) -> Result<Self> {
+        let costs: Self = serde_json::from_str(json).map_err(|e| {
+            let example = Self::default().switch_ns;
+            anyhow!("the costs are not valid JSON of known fields such as {{\"switch_ns\": {example}}}: {e}")
         })?;
         for (name, value, least, most) in [
             ("switch_ns", costs.switch_ns, 0, COST_MAX_NS),
@@ -258,9 +258,9 @@ mod tests {
 
     #[test]
     fn costs_are_read_and_have_limits() {
-        let costs = Costs::from_json(r#"{"switch_ns": 30000, "idle_exit_ns": 90000}"#).unwrap();
+        let costs = r#"{"switch_ns": 30000, "idle_exit_ns": 90000}"#.parse::<Costs>().unwrap();
         assert_eq!(costs, Costs { switch_ns: 30_000, idle_exit_ns: 90_000, ..Costs::default() });
-        assert_eq!(Costs::from_json("{}").unwrap(), Costs::default());
+        assert_eq!("{}".parse::<Costs>().unwrap(), Costs::default());
         for (bad, why) in [
             (r#"{"swich_ns": 1}"#, "known fields"),
             (r#"{"switch_ns": -1}"#, "known fields"),
@@ -270,7 +270,7 @@ mod tests {
             (r#"{"l2_half_ns": 0}"#, "l2_half_ns"),
             ("switch_ns=1", "not valid JSON"),
         ] {
-            let error = format!("{:#}", Costs::from_json(bad).unwrap_err());
+            let error = format!("{:#}", bad.parse::<Costs>().unwrap_err());
             assert!(error.contains(why), "{bad}: {error}");
         }
     }
