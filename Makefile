@@ -53,6 +53,10 @@ demo: setup kernels build ## learn and compare in a VM; the result is target/dem
 peers: setup ## install the published schedulers of the suite into the cache folder
 	$(step) "peers" scripts/peers.sh
 
+.PHONY: deb
+deb: setup build ## the Debian package: target/debian/scx_rl.deb
+	$(step) "Debian package" scripts/deb.sh
+
 .PHONY: suite-setup
 suite-setup: ## as setup, and the programs of the suite's workloads
 	$(step) "suite set-up" scripts/setup.sh suite
@@ -65,7 +69,7 @@ suite: suite-setup kernels build peers ## compare schedulers on real programs in
 		$(SCX_RL) suite --out-dir $(SUITE_DIR) $(SUITE_ARGS)
 
 .PHONY: test
-test: setup test-kernels check ## everything: formats, lints, tests here, tests in VMs
+test: setup test-kernels check deb ## everything: formats, lints, tests here, tests in VMs
 	$(step) "tests" cargo test --release --no-fail-fast --lib --bins $(host_tests)
 	$(step) "examples in the documentation" cargo test --release --doc
 	$(step) "tests in VMs" cargo test --release --no-fail-fast --test 'vm*' -- --test-threads=1

@@ -3,20 +3,19 @@
 //! programs.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use anyhow::{Result, ensure};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
 
 use crate::agent::{Checkpoint, Parameters};
 use crate::bench::random_inputs;
-use crate::policy::host::{self, FEATURES};
-use crate::policy::{RL_FEATURE_BITS, RL_HIDDEN, RL_MODE_DRAW, RL_PROB_ONE, RL_WEIGHT_BITS, rl_slot, rl_weights};
+use crate::export::{self, ExportArgs};
+use crate::policy::host;
+use crate::policy::{RL_MODE_DRAW, RL_PROB_ONE, rl_slot, rl_weights};
 use crate::process::print;
-use crate::{file, run};
+use crate::run;
 
 /// Situations in which two policies are compared.
 const SITUATIONS: u64 = 100_000;
@@ -46,26 +45,7 @@ pub enum CheckpointCommand {
         /// The checkpoint that differences are to.
         after: PathBuf,
     },
-    /// Write the policy for other programs: as BPF runs it, without what learning needs.
-    Export {
-        /// The checkpoint.
-        file: PathBuf,
-        /// Format of the file.
-        #[clap(long, value_enum)]
-        format: Format,
-        /// The file to write. Without it: print it.
-        #[clap(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-}
-
-/// Formats of an exported policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// JSON: the features with what they mean, the layers as floats, and the scale of the inputs.
-    Json,
-    /// A C header with a `struct rl_weights` (src/bpf/intf.h), for rl_forward() of src/bpf/policy.h.
-    C,
+    Export(ExportArgs),
 }
 
 /// The subcommand `checkpoint`.
@@ -80,7 +60,7 @@ pub fn run(command: &CheckpointCommand) -> Result<()> {
         }
         CheckpointCommand::Verify { files } => verify(files),
         CheckpointCommand::Diff { before, after } => print(&diff(&run::load(before)?, &run::load(after)?)?),
-        CheckpointCommand::Export { file, format, out } => export(file, *format, out.as_deref()),
+        CheckpointCommand::Export(args) => export::run(args),
     }
 }
 
@@ -162,58 +142,6 @@ fn diff(before: &Checkpoint, after: &Checkpoint) -> Result<String> {
         }
     }
     Ok(out)
-}
-
-fn export(path: &Path, format: Format, out: Option<&Path>) -> Result<()> {
-    let checkpoint = run::load(path)?;
-    let weights = checkpoint.publishable().with_context(|| format!("{} is not fit to run", path.display()))?;
-    let text = match format {
-        Format::Json => as_json(&checkpoint, &weights)?,
-        Format::C => as_c(&checkpoint, &weights),
-    };
-    match out {
-        None => print(&text),
-        Some(out) => file::replace(out, text.as_bytes()).with_context(|| format!("cannot write {}", out.display())),
-    }
-}
-
-/// The policy as it is published, so rounded, in floats.
-fn as_json(checkpoint: &Checkpoint, weights: &rl_weights) -> Result<String> {
-    let layers = crate::agent::quantise::dequantise(weights);
-    let features: Vec<_> = host::feature_table().iter().map(|f| json!({"name": f.name, "what": f.doc})).collect();
-    let value = json!({
-        "what": "migrate with probability sigmoid(b2 + sum_n w2[n] * max(0, b1[n] + sum_f w1[f][n] * feature[f] * input_scale))",
-        "features": features,
-        "feature_max": 127,
-        "input_scale": 1.0 / f64::from(1u32 << RL_FEATURE_BITS),
-        "w1": layers.w1.chunks(RL_HIDDEN as usize).collect::<Vec<_>>(),
-        "b1": layers.b1,
-        "w2": layers.w2,
-        "b2": layers.b2[0],
-        "updates": checkpoint.updates,
-        "origin": checkpoint.origin,
-    });
-    Ok(serde_json::to_string_pretty(&value)? + "\n")
-}
-
-fn as_c(checkpoint: &Checkpoint, weights: &rl_weights) -> String {
-    let list = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(", ");
-    let groups: Vec<String> = weights
-        .w1
-        .iter()
-        .map(|group| format!("{{ {} }}", list(&mut group.iter().map(|w| format!("{w:#x}ULL")))))
-        .collect();
-    format!(
-        "/* SPDX-License-Identifier: GPL-2.0-only */\n/*\n * A policy of scx_rl after {} updates, network {FEATURES}-{RL_HIDDEN}-1, \
-         weights in 1/2^{RL_WEIGHT_BITS}. Feature schema\n * {}.\n * Include after intf.h; rl_forward() of policy.h runs it.\n */\n\
-         static const struct rl_weights rl_exported = {{\n\t.w1 = {{\n\t\t{},\n\t}},\n\t.b1 = {{ {} }},\n\t.w2 = {{ {} }},\n\t.b2 = {},\n}};\n",
-        checkpoint.updates,
-        host::feature_schema_hash(),
-        groups.join(",\n\t\t"),
-        list(&mut weights.b1.iter().map(ToString::to_string)),
-        list(&mut weights.w2.iter().map(ToString::to_string)),
-        weights.b2
-    )
 }
 
 #[cfg(test)]

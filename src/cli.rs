@@ -62,6 +62,7 @@ pub enum Command {
     Replay(ReplayArgs),
     Ope(crate::ope::OpeArgs),
     Explain(crate::explain::ExplainArgs),
+    Timeline(crate::timeline::TimelineArgs),
     Runqlat(crate::runqlat::RunqlatArgs),
     /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed); or, with --learner, what
     /// learning costs.

@@ -7,7 +7,6 @@
 //! contributions add up to the difference between this decision's logit and those that the walks began at.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +15,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::agent::recording::{Reader, Record, RecordingError};
+use crate::agent::recording;
 use crate::policy::host::{self, FEATURES, Features};
 use crate::policy::{
     RL_EV_CENSORED, RL_MIGRATE, RL_MODE_HEURISTIC, RL_POINT_PULL, RL_POINT_TURN, RL_POINT_WAKE, rl_event, rl_weights,
@@ -296,23 +295,16 @@ fn read(
     wanted: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<([Sample; 3], VecDeque<rl_event>)> {
-    let file = File::open(path).with_context(|| format!("cannot open the recording {}", path.display()))?;
-    let context = || format!("cannot read {}", path.display());
     let (mut samples, mut last) = (<[Sample; 3]>::default(), VecDeque::new());
-    for record in Reader::new(std::io::BufReader::new(file)).with_context(context)? {
-        match record {
-            Ok(Record::Event(event)) => {
-                let Some(sample) = samples.get_mut(usize::from(event.point)) else { continue };
-                sample.add(&event.features, rng);
-                if wanted > 0 && task.is_none_or(|task| task == event.tid) {
-                    last.push_back(event);
-                    if last.len() > wanted {
-                        last.pop_front();
-                    }
-                }
+    for event in recording::events(path)? {
+        let event = event?;
+        let Some(sample) = samples.get_mut(usize::from(event.point)) else { continue };
+        sample.add(&event.features, rng);
+        if wanted > 0 && task.is_none_or(|task| task == event.tid) {
+            last.push_back(event);
+            if last.len() > wanted {
+                last.pop_front();
             }
-            Ok(_) | Err(RecordingError::Torn { .. }) => {}
-            Err(other) => return Err(other).with_context(context),
         }
     }
     Ok((samples, last))

@@ -14,7 +14,7 @@ use scx_rl::cli::{Balancer, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
 use scx_rl::{
     bench, checkpoints, dashboard, demo, experiment, explain, kernel, learning, locality, ope, progs, run, runqlat,
-    sim, stats, suite, verifier, vm,
+    sim, stats, suite, timeline, verifier, vm,
 };
 use simplelog::{ColorChoice, TerminalMode};
 
@@ -38,6 +38,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
         Some(Command::Replay(args)) => replay(&args)?,
         Some(Command::Ope(args)) => ope::run(&args)?,
         Some(Command::Explain(args)) => explain::run(&args)?,
+        Some(Command::Timeline(args)) => timeline::run(&args)?,
         Some(Command::Runqlat(args)) => runqlat::run(args)?,
         Some(Command::Bench(args)) => bench::run(&args)?,
         Some(Command::Verifier(args)) => verifier::run(&args)?,

@@ -64,6 +64,13 @@ fn survives_faults() {
     scenario(Vm::new().cpus(4).llcs(2), "vm-faults", "faults");
 }
 
+#[test]
+fn runs_as_a_service_from_its_debian_package() {
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/target/debian/scx_rl.deb");
+    assert!(Path::new(package).exists(), "{package} is missing: run make deb");
+    scenario(Vm::new().cpus(4).llcs(2), "vm-service", "service");
+}
+
 /// Two workloads whose tools the set-up of the tests installs.
 const STUDY: &str = r#"
 name = "vm-study"

@@ -99,7 +99,8 @@ fn turn_situation(rng: &mut ChaCha8Rng) -> Features {
     let mut time = |octaves| time(octaves, rng);
     let mut input = rl_inputs {
         point: RL_POINT_TURN,
-        home_run_avg_ns: time(14..24),
+        home_run_avg_ns: time(20..30),
+        other_run_avg_ns: time(14..30),
         task_run_avg_ns: time(12..25),
         task_sleep_avg_ns: time(14..30),
         task_want_ns: time(20..30),

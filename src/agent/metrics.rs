@@ -59,6 +59,35 @@ pub struct AgentMetrics {
     pub kl: f64,
 }
 
+/// How far learning was at one time: a point of the learning curves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct LearningPoint {
+    /// Since it began, s (simulated, in a simulation).
+    pub at_s: f64,
+    /// Generation of the weights published last.
+    pub generation: u64,
+    /// Running mean of the raw reward, ms.
+    pub reward_ms: f64,
+    /// Of the last update; see [`AgentMetrics`].
+    pub policy_loss: f64,
+    /// Likewise.
+    pub value_loss: f64,
+    /// Likewise, nats.
+    pub entropy: f64,
+    /// Likewise, nats.
+    pub kl: f64,
+    /// Share of its batch that migrated.
+    pub migrated_share: f64,
+}
+
+impl LearningPoint {
+    /// Where an agent is now.
+    pub fn new(at_s: f64, generation: u64, metrics: &AgentMetrics) -> Self {
+        let &AgentMetrics { reward_ms, policy_loss, value_loss, entropy, kl, migrated_share, .. } = metrics;
+        Self { at_s, generation, reward_ms, policy_loss, value_loss, entropy, kl, migrated_share }
+    }
+}
+
 /// Most entries that a [`History`] keeps.
 pub const HISTORY_MAX: usize = 65_536;
 

@@ -11,6 +11,7 @@
 //! All integers are little-endian. A run that resumed from a checkpoint is replayed onto that checkpoint.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use thiserror::Error;
@@ -27,7 +28,7 @@ pub const EVENT_BYTES: usize = size_of::<rl_event>();
 pub const RECORD_BYTES: usize = 1 + EVENT_BYTES;
 
 const MAGIC: &[u8; 8] = b"scx_rl-r";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HYPER_MAX_BYTES: u32 = 64 << 10;
 const SCHEMA_BYTES: usize = 64;
 
@@ -91,6 +92,21 @@ pub enum RecordingError {
         /// Its tag.
         tag: u8,
     },
+}
+
+/// The events of a recording. One that ends within a record, because its writer was killed, is used as far as it goes.
+///
+/// # Errors
+/// The file cannot be read, or is damaged. They name it.
+pub fn events(path: &Path) -> Result<impl Iterator<Item = Result<rl_event>>> {
+    let context = format!("cannot read the recording {}", path.display());
+    let file = std::fs::File::open(path).with_context(|| context.clone())?;
+    let records = Reader::new(file).with_context(|| context.clone())?;
+    Ok(records.filter_map(move |record| match record {
+        Ok(Record::Event(event)) => Some(Ok(event)),
+        Ok(_) | Err(RecordingError::Torn { .. }) => None,
+        Err(other) => Some(Err(other).with_context(|| context.clone())),
+    }))
 }
 
 /// How the recorded run began.

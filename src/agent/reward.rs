@@ -16,18 +16,22 @@
 //! thousand ordinary ones. The running mean makes the scale independent of the machine and of the load; each decision point
 //! has its own, since WAKE waits start at zero and PULL waits do not.
 //!
-//! At TURN a task runs already, and others wait. What its turn is worth is whether it gets to sleep, in the time that a burst
-//! takes in this domain; what it costs is the time for which it keeps the CPU from the others:
+//! At TURN a task runs already, and others wait. What its turn is worth is whether it gets to sleep; what it costs is the
+//! time for which it keeps the CPU from those who wait, measured by the least that one of them wants between two sleeps:
 //!
 //! ```text
-//! cost = service - (slept ? what a burst takes here : 0) + (ended and switched ? SWITCH : 0)   the first two at most CAP
+//! raw reward      = min(want, TURN_CAP) x ((slept ? 1 : 0) - (service + (ended and switched ? SWITCH : 0)) / want)      in ms
+//! training reward = raw reward / TURN_CAP, in [-8, 8]                                                     TURN_CAP = 10 ms
+//! want            = the least that a waiting task usually runs between two sleeps, or has run since its last one
 //! ```
 //!
-//! The idea is that of the index that orders jobs of unknown length (Gittins, "Bandit processes and dynamic allocation
-//! indices", 1979): completions per time, less what the same time brings on average. A burst that is nearly done is worth
-//! going on with, one that never ends is not. It is not that index: the outcome is that of the rest of the turn under the
-//! present policy, not of the best time to stop; weights do not count; and what a burst takes is a mean under that policy. It
-//! is scaled by the mean of what bursts take.
+//! So it is bursts done, less the bursts that others would have done in the same time; with a weight, so that a wait of a
+//! moment's task counts for as much as it is long, and no more. The idea is that of the index that
+//! orders jobs of unknown length (Gittins, "Bandit processes and dynamic allocation indices", 1979): a burst that is nearly
+//! done is worth going on with, one that never ends is not, and where those who wait never end either it does not matter. It
+//! is not that index: the outcome is that of the rest of the turn under the present policy, not of the best time to stop;
+//! weights do not count; and who is next is a matter of deadlines, not of this. A mean over the domain's bursts would be wrong here: most
+//! are those of tasks that sleep soon, while those who wait are mostly others.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +44,10 @@ use crate::policy::{
 pub const CAP_NS: u64 = 50_000_000;
 
 /// What it costs to end a turn: a switch, and caches of the core that the next task finds full of another's data.
-const SWITCH_NS: i64 = 100_000;
+const SWITCH_NS: u64 = 100_000;
+
+/// At TURN a burst counts at most this much, ns: about what a slice has.
+const TURN_CAP_NS: f64 = 10_000_000.0;
 
 /// A response mean below this (1 us) would turn timer noise into large rewards.
 const RESPONSE_MIN_NS: f64 = 1000.0;
@@ -108,10 +115,7 @@ pub fn propensity_q16(event: &rl_event) -> u32 {
 pub fn cost_ns(event: &rl_event) -> i64 {
     let cap = CAP_NS as i64;
     if u32::from(event.point) == RL_POINT_TURN {
-        let slept = event.flags & RL_EV_WHOLE != 0;
-        let ended = u32::from(event.action) == RL_END_TURN && event.flags & RL_EV_KEPT == 0;
-        return event.service_ns.min(CAP_NS) as i64 - if slept { event.usual_service_ns.min(CAP_NS) as i64 } else { 0 }
-            + if ended { SWITCH_NS } else { 0 };
+        return turn_cost_ns(event).round() as i64;
     }
     let wait_ns = event.wait_ns.min(CAP_NS) as i64;
     if event.flags & RL_EV_WHOLE == 0 {
@@ -119,6 +123,15 @@ pub fn cost_ns(event: &rl_event) -> i64 {
     }
     let extra_ns = i64::try_from(i128::from(event.service_ns) - i128::from(event.usual_service_ns));
     wait_ns + extra_ns.unwrap_or(cap).clamp(-cap, cap)
+}
+
+/// At TURN: from -TURN_CAP to CAP and SWITCH.
+fn turn_cost_ns(event: &rl_event) -> f64 {
+    let slept = event.flags & RL_EV_WHOLE != 0;
+    let switched = u32::from(event.action) == RL_END_TURN && event.flags & RL_EV_KEPT == 0;
+    let taken_ns = event.service_ns.min(CAP_NS) + if switched { SWITCH_NS } else { 0 };
+    let want_ns = (event.usual_service_ns as f64).max(RESPONSE_MIN_NS);
+    want_ns.min(TURN_CAP_NS) * (taken_ns as f64 / want_ns - if slept { 1.0 } else { 0.0 })
 }
 
 /// The raw reward, ms: from -100 to 50.
@@ -161,11 +174,13 @@ impl Normaliser {
     /// The training reward of a valid event, in `[-clip, clip]`. The event counts towards the mean that it is divided by, so
     /// the first event already has a scale.
     pub fn training_reward(&mut self, event: &rl_event, horizon_events: u64, clip: f64) -> f64 {
-        // At TURN there is no wait. The service would depend on the action.
         let response_ns = event.wait_ns.min(CAP_NS) + event.usual_service_ns.min(CAP_NS);
         let mean = match u32::from(event.point) {
+            RL_POINT_TURN => {
+                self.turn.add(response_ns as f64, horizon_events);
+                return (-turn_cost_ns(event) / TURN_CAP_NS).clamp(-clip, clip);
+            }
             RL_POINT_WAKE => &mut self.wake,
-            RL_POINT_TURN => &mut self.turn,
             _ => &mut self.pull,
         };
         mean.add(response_ns as f64, horizon_events);

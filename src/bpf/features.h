@@ -15,25 +15,25 @@
 struct rl_inputs {
 	u64 home_head_age_ns;  /* estimated age of the longest waiter, 0 if none */
 	u64 other_head_age_ns;
-	u64 home_run_avg_ns;   /* running mean of the time on CPU per dispatch, over the domain's tasks */
-	u64 other_run_avg_ns;
-	u64 task_run_avg_ns;   /* running mean of the task's time on CPU per dispatch */
+	u64 home_run_avg_ns; /* running mean of the time on CPU per dispatch, over the domain's tasks; see RL_FEATURE_TABLE */
+	u64 other_run_avg_ns; /* at TURN: the least that a waiting task runs between two sleeps */
+	u64 task_run_avg_ns; /* running mean of the task's time on CPU per dispatch */
 	u64 task_sleep_avg_ns; /* running mean of the task's sleeps */
-	u64 since_ran_ns;      /* since it last left a CPU; ~0 if it never ran */
-	u64 since_moved_ns;    /* since it last changed domain; ~0 if it never did */
-	u64 move_cost_ns;   /* what a move is expected to cost: service after it less the usual, 0 if negative */
-	u64 task_want_ns;      /* what the task usually runs between two sleeps, or has run since its last one */
-	u64 turn_ns;           /* at TURN: how long its turn has lasted */
+	u64 since_ran_ns; /* since it last left a CPU; ~0 if it never ran */
+	u64 since_moved_ns; /* since it last changed domain; ~0 if it never did */
+	u64 move_cost_ns; /* what a move is expected to cost: service after it less the usual, 0 if negative */
+	u64 task_want_ns; /* what the task usually runs between two sleeps, or has run since its last one */
+	u64 turn_ns; /* at TURN: how long its turn has lasted */
 	u32 home_queued;
 	u32 other_queued;
 	u32 home_cpus;
 	u32 other_cpus;
 	u32 home_idle;
 	u32 other_idle;
-	u32 point;    /* enum rl_point */
+	u32 point; /* enum rl_point */
 	u32 distance; /* enum rl_distance */
-	u32 waker;    /* 0 none, 1 synchronous wakeup, 2 the waker is in the other domain, 3 both */
-	u32 weight;   /* task weight, 1..10000, 100 is nice 0 */
+	u32 waker; /* 0 none, 1 synchronous wakeup, 2 the waker is in the other domain, 3 both */
+	u32 weight; /* task weight, 1..10000, 100 is nice 0 */
 };
 
 /* Floor of log2(v) in eighths of an octave, 0 for 0 and at most RL_FEATURE_MAX (2^15.9). No loops, no floats. */
@@ -90,8 +90,10 @@ static inline u32 rl_share(u32 v, u32 n)
 	  rl_log8(in->other_head_age_ns >> 10))                                                                        \
 	X(home_idle, "share of idle CPUs at home", rl_share(in->home_idle, in->home_cpus))                             \
 	X(other_idle, "share of idle CPUs at the other domain", rl_share(in->other_idle, in->other_cpus))              \
-	X(home_run_avg, "mean run at home, log2 of 1.024 us, eighths", rl_log8(in->home_run_avg_ns >> 10))             \
-	X(other_run_avg, "mean run at the other domain, likewise", rl_log8(in->other_run_avg_ns >> 10))                \
+	X(home_run_avg, "mean run at home; at TURN, what the task has run since it slept; log2 of 1.024 us, eighths",  \
+	  rl_log8(in->home_run_avg_ns >> 10))                                                                          \
+	X(other_run_avg, "mean run at the other domain; at TURN, the least that a waiting task wants",                 \
+	  rl_log8(in->other_run_avg_ns >> 10))                                                                         \
 	X(task_run_avg, "mean run of the task, likewise", rl_log8(in->task_run_avg_ns >> 10))                          \
 	X(task_sleep_avg, "mean sleep of the task, log2 of 16.4 us, eighths", rl_log8(in->task_sleep_avg_ns >> 14))    \
 	X(since_ran, "time since the task ran (cache warmth), log2 of 16.4 us, eighths",                               \

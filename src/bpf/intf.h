@@ -117,7 +117,7 @@ struct rl_event {
 	u64 generation; /* of the weights that decided */
 	u64 wait_ns; /* decision -> the task runs (or is censored) */
 	u64 service_ns; /* the first period on CPU after that */
-	u64 usual_service_ns; /* the task's running mean of those that are whole; at TURN, what a burst takes in the domain */
+	u64 usual_service_ns; /* the task's running mean of those that are whole; at TURN, the least that a waiting task wants */
 	u64 waited_before_ns; /* how long it had been queued when the decision was taken (PULL) */
 	s32 logit_q8; /* network output, 1/256; 0 where the mode does not use the network */
 	u32 p_migrate_q16; /* of action 1: the integer that the sampler compared with, of RL_PROB_ONE */

@@ -400,10 +400,8 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 	tctx->queued_at_ns = runnable ? now : 0;
 
 	dom = lookup_domain(tctx->ran_dom);
-	if (dom) {
+	if (dom)
 		dom->run_avg_ns = mean8(dom->run_avg_ns, used);
-		note_stop(dom, used, !runnable);
-	}
 }
 
 void BPF_STRUCT_OPS(rl_quiescent, struct task_struct *p, u64 deq_flags)

@@ -115,6 +115,12 @@ static inline u32 rl_heuristic(const struct rl_rule *rule, const u8 *f)
 }
 
 /*
+ * Least probability of each action at TURN while learning: 1/50. A turn that ends a tick early or late costs little, and what
+ * comes of going on depends on what is done at the next tick: a policy that always ends turns would never find out.
+ */
+#define RL_TURN_FLOOR_Q16 (RL_PROB_ONE / 50)
+
+/*
  * Choose under a slot's mode. rnd is uniform in 0..65535; d->p_migrate_q16 is the number it was compared with, so
  * P(migrate) is exactly p_migrate_q16 / 2^16. Deterministic modes log certainty.
  */
@@ -132,6 +138,8 @@ static inline void rl_act(const struct rl_slot *slot, const u8 *f, u32 rnd, stru
 	case RL_MODE_DRAW:
 		p = rl_sigmoid_q16(d->logit_q8);
 		floor = slot->floor_q16;
+		if (floor && floor < RL_TURN_FLOOR_Q16 && f[RL_F_turn])
+			floor = RL_TURN_FLOOR_Q16;
 		if (floor > RL_PROB_ONE / 2)
 			floor = RL_PROB_ONE / 2;
 		if (p < floor)

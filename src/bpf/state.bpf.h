@@ -69,8 +69,6 @@ struct domain_ctx {
 	/* What follows is written all the time, the mask only read. */
 	u64 run_avg_ns __attribute__((aligned(64)));
 	u64 idle_wake_ns; /* running mean: from a wakeup to running, where an idle CPU was claimed */
-	u64 stop_ns; /* running mean, of 64: a period on CPU */
-	u64 slept_q16; /* likewise: the share of them that ended with a sleep, of RL_PROB_ONE */
 	s64 move_extra_ns; /* running mean: service after a move into it, less the usual */
 	u64 first_burst_ns; /* running mean: what new tasks run before they first sleep, or exit */
 	/* The last task that left the queue had waited last_wait_ns, at last_served_ns: see domain_head_age(). */
@@ -326,12 +324,6 @@ static __always_inline bool with(u32 mechanism)
 static __always_inline u32 load16(u32 queued, u32 nr_cpus)
 {
 	return nr_cpus ? (queued * 16 + nr_cpus - 1) / nr_cpus : queued * 16;
-}
-
-/* Running mean with weight 1/64 for the newest value. */
-static __always_inline u64 mean64(u64 mean, u64 value)
-{
-	return mean + ((s64)(value - mean) >> 6);
 }
 
 /* Running mean with weight 1/8 for the newest value. */

@@ -177,3 +177,74 @@ pub fn curves(curves: &[Curve], x: &Axis<'_>, y: &Axis<'_>) -> Result<String> {
             .map_err(failed)
     })
 }
+
+/// Ends and middle of cividis, whose lightness tells colour-blind people the same as its colours do others (Nunez, Anderton
+/// and Renslow, "Optimizing colormaps with consideration for color vision deficiency", 2018).
+const HEAT: [(f64, f64, f64); 3] = [(0.0, 34.0, 78.0), (124.0, 123.0, 120.0), (254.0, 232.0, 56.0)];
+
+/// The colour of a probability.
+fn heat(p: f64) -> RGBColor {
+    let at = p.clamp(0.0, 1.0) * 2.0;
+    let (low, part) = if at < 1.0 { (0, at) } else { (1, at - 1.0) };
+    let (from, to) = (HEAT[low], HEAT[low + 1]);
+    let mix = |from: f64, to: f64| (from + part * (to - from)).round() as u8;
+    RGBColor(mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
+}
+
+/// A probability over two features: `rows[y][x]`, each cell `step` wide, and beside it what the colours mean.
+///
+/// # Errors
+/// It cannot be drawn.
+pub fn heat_map(rows: &[Vec<f64>], step: u8, x: &str, y: &str) -> Result<String> {
+    let (width, height) = (rows.first().map_or(0, Vec::len), rows.len());
+    let end = |count: usize| count as f64 * f64::from(step);
+    draw(380, |area| {
+        let (map, scale) = area.split_horizontally(560);
+        let mut chart = ChartBuilder::on(&map)
+            .margin(8)
+            .x_label_area_size(52)
+            .y_label_area_size(80)
+            .build_cartesian_2d(0.0..end(width), 0.0..end(height))
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .disable_mesh()
+            .x_desc(x)
+            .y_desc(y)
+            .x_label_formatter(&|v| format!("{v:.0}"))
+            .y_label_formatter(&|v| format!("{v:.0}"))
+            .label_style(FONT)
+            .draw()
+            .map_err(failed)?;
+        let cells = rows.iter().enumerate().flat_map(|(row, line)| {
+            line.iter().enumerate().map(move |(column, p)| {
+                let (left, low) = (end(column), end(row));
+                let corners = [(left, low), (left + f64::from(step), low + f64::from(step))];
+                Rectangle::new(corners, heat(*p).filled())
+            })
+        });
+        chart.draw_series(cells).map_err(failed)?;
+        let mut legend = ChartBuilder::on(&scale)
+            .margin(8)
+            .margin_right(150)
+            .x_label_area_size(52)
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..1.0, 0.0..1.0)
+            .map_err(failed)?;
+        legend
+            .configure_mesh()
+            .disable_mesh()
+            .disable_x_axis()
+            .y_desc("probability to migrate")
+            .y_label_formatter(&|p| format!("{p:.1}"))
+            .label_style(FONT)
+            .draw()
+            .map_err(failed)?;
+        let steps = (0..50).map(|i| {
+            let low = f64::from(i) / 50.0;
+            Rectangle::new([(0.0, low), (1.0, low + 0.02)], heat(low + 0.01).filled())
+        });
+        legend.draw_series(steps).map_err(failed)?;
+        Ok(())
+    })
+}

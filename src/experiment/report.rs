@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A study as a page: one HTML file that needs nothing else, the same in Markdown, and the raw cells.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 use super::plot::{self, Axis, Curve, Ratio};
 use super::show;
-use super::study::Study;
+use super::study::{Record, Study};
+use crate::agent::imitation::situation;
+use crate::agent::metrics::LearningPoint;
 use crate::file;
 use crate::lab::statistics::Estimate;
+use crate::policy::host;
+use crate::policy::{RL_MODE_DRAW, RL_PROB_ONE, rl_slot, rl_weights};
 use crate::process::print;
 use crate::runqlat::Latency;
 use crate::suite::summary::Findings;
@@ -27,7 +34,29 @@ pub struct ReportArgs {
     /// Where report.html, report.md and cells.jsonl go [default: the study's folder]
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
+    /// Heat maps of what was learned, over these two features; may be given more than once. `scx_rl checkpoint show` has their
+    /// names.
+    #[arg(long, value_name = "X,Y", value_parser = feature_pair, default_values = ["other_queued,home_queued", "move_cost,home_queued"])]
+    pub heat: Vec<(usize, usize)>,
 }
+
+/// A number of a point.
+type Part = fn(&LearningPoint) -> f64;
+
+/// What the learning curves are of.
+const CURVES: [(&str, Part); 7] = [
+    ("reward, ms", |p| p.reward_ms),
+    ("policy loss", |p| p.policy_loss),
+    ("error of the baseline, squared", |p| p.value_loss),
+    ("entropy, nats", |p| p.entropy),
+    ("KL divergence of an update, nats", |p| p.kl),
+    ("share migrated", |p| p.migrated_share),
+    ("generation published", |p| p.generation as f64),
+];
+
+/// A cell of a heat map is that wide, in units of features; and so many situations are averaged for it.
+const HEAT_STEP: u8 = 4;
+const HEAT_SITUATIONS: usize = 100;
 
 /// The subcommand `experiment report`.
 ///
@@ -41,7 +70,9 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     for record in study.cells()? {
         lines += &(serde_json::to_string(&record)? + "\n");
     }
-    for (name, text) in [("report.html", html(&study)?), ("report.md", show::text(&study)?), ("cells.jsonl", lines)] {
+    for (name, text) in
+        [("report.html", html(&study, &args.heat)?), ("report.md", show::text(&study)?), ("cells.jsonl", lines)]
+    {
         let path = folder.join(name);
         file::replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
         print(&format!("{}\n", path.display()))?;
@@ -102,7 +133,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn html(study: &Study) -> Result<String> {
+fn html(study: &Study, heat: &[(usize, usize)]) -> Result<String> {
     let spec = study.spec();
     let (names, rounds) = (spec.names(), spec.all_rounds());
     let (done, all) = study.progress();
@@ -125,6 +156,7 @@ fn html(study: &Study) -> Result<String> {
         }
         out += "</ul>\n";
         out += &pictures(&findings, &names, &spec.baseline)?;
+        out += &learning(study, &topology, heat)?;
         let _ = writeln!(
             out,
             "<h3>All figures</h3>\n<div class=\"wide\">{}</div>",
@@ -192,6 +224,83 @@ fn pictures(findings: &Findings, names: &[String], baseline: &str) -> Result<Str
         out += &latencies(&waits)?;
     }
     Ok(out)
+}
+
+/// What was learned, on one machine: the course of it, and the policies at its end. Empty where nothing learned.
+fn learning(study: &Study, topology: &str, heat: &[(usize, usize)]) -> Result<String> {
+    let cells = study.cells()?;
+    let mut groups: BTreeMap<(&str, &str), Vec<&Record>> = BTreeMap::new();
+    for record in cells.iter().filter(|record| record.key.topology == topology && !record.learning.is_empty()) {
+        groups.entry((&record.key.scheduler, &record.key.workload)).or_default().push(record);
+    }
+    let mut out = String::new();
+    let Some(((scheduler, workload), first)) = groups.iter().next().map(|(key, records)| (*key, records[0])) else {
+        return Ok(out);
+    };
+    out += "<h3>Learning</h3>\n<p>Means over seeds and rounds.</p>\n";
+    for (description, value) in CURVES {
+        let curves = groups.iter().map(|((scheduler, workload), records)| {
+            let points = (0..records.iter().map(|record| record.learning.len()).min().unwrap_or(0)).map(|i| {
+                let sum: f64 = records.iter().map(|record| value(&record.learning[i])).sum();
+                (records[0].learning[i].at_s, sum / records.len() as f64)
+            });
+            Curve { label: format!("{scheduler}: {workload}"), points: points.collect() }
+        });
+        out += &plot::curves(
+            &curves.collect::<Vec<_>>(),
+            &Axis { description: "since it began, s", label: &|s: &f64| format!("{s:.0}"), labels: 10 },
+            &Axis { description, label: &|v: &f64| format!("{v:.3}"), labels: 6 },
+        )?;
+        out += "\n";
+    }
+    let Some(checkpoint) = study.checkpoint(&first.key)? else { return Ok(out) };
+    let name = escape(&format!("{scheduler}: {workload}, seed {}", first.key.seed));
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "<p>The policy of {name} at the end: mean over other features, as they may be when a task wakes.</p>"
+    );
+    let names = host::feature_table();
+    for &(x, y) in heat {
+        let rows = partial_dependence(&checkpoint.publishable()?, x, y);
+        let _ = writeln!(out, "{}", plot::heat_map(&rows, HEAT_STEP, names[x].name, names[y].name)?);
+    }
+    Ok(out)
+}
+
+/// The probability to migrate where two features have each of their values: the mean over the others (Friedman, "Greedy
+/// function approximation", 2001, section 8.2). `[y][x]`, in steps of [`HEAT_STEP`].
+fn partial_dependence(weights: &rl_weights, x: usize, y: usize) -> Vec<Vec<f64>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let situations: Vec<_> = (0..HEAT_SITUATIONS).map(|_| situation(&mut rng)).collect();
+    let slot = rl_slot { mode: RL_MODE_DRAW, weights: *weights, ..Default::default() };
+    let at = |x_value: u8, y_value: u8| {
+        let sum: f64 = situations
+            .iter()
+            .map(|features| {
+                let mut features = *features;
+                (features[x], features[y]) = (x_value, y_value);
+                f64::from(host::act(&slot, &features, 0).p_migrate_q16) / f64::from(RL_PROB_ONE)
+            })
+            .sum();
+        sum / situations.len() as f64
+    };
+    let values = || (0..128u8).step_by(usize::from(HEAT_STEP));
+    values().map(|y| values().map(|x| at(x, y)).collect()).collect()
+}
+
+/// Two features by name, such as `home_queued,other_queued`.
+fn feature_pair(text: &str) -> Result<(usize, usize), String> {
+    let names = host::feature_table();
+    let find = |name: &str| {
+        let all = || names.iter().map(|feature| feature.name).collect::<Vec<_>>().join(", ");
+        let place = names.iter().position(|feature| feature.name == name);
+        place.ok_or_else(|| format!("there is no feature {name:?}; there are {}", all()))
+    };
+    match text.split_once(',') {
+        Some((x, y)) if x != y => Ok((find(x)?, find(y)?)),
+        _ => Err("not two features with a comma between, such as other_queued,home_queued".into()),
+    }
 }
 
 /// A time in microseconds, short.

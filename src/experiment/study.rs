@@ -2,7 +2,7 @@
 //! A study's folder: its specification, where it comes from, and a file for each cell that is done.
 //!
 //! `spec.toml` is a copy of the specification, `study.json` says by what it is measured, `cells/` has a file for each cell,
-//! `logs/` what programs said. A file is there whole or not at all, whatever ends the writer, so what is in `cells/` is what is
+//! `checkpoints/` what was learned, `logs/` what programs said. A file is there whole or not at all, whatever ends the writer, so what is in `cells/` is what is
 //! done, and there is nothing else that could contradict it.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{self, Key};
 use super::spec::Spec;
+use crate::agent::Checkpoint;
+use crate::agent::metrics::LearningPoint;
 use crate::file;
 use crate::lab::child::POLL;
 use crate::runqlat::{Counts, Histogram};
@@ -82,6 +84,9 @@ pub struct Record {
     pub kernel_log: Vec<String>,
     /// All tasks' waits meanwhile, if they were measured.
     pub waits: Option<Waits>,
+    /// The course of its learning, if it learned and was watched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learning: Vec<LearningPoint>,
     /// How long it took.
     pub seconds: f64,
     /// The kernel's release, or `simulator`.
@@ -221,6 +226,30 @@ impl Study {
     pub fn record(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_string_pretty(record).context("writing JSON")? + "\n";
         self.write(&format!("cells/{}", record.key.file_name()), text.as_bytes())
+    }
+
+    /// Writes what a cell's agent learned.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn record_checkpoint(&self, key: &Key, checkpoint: &Checkpoint) -> Result<()> {
+        let path = self.checkpoint_path(key);
+        let folder = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        Ok(checkpoint.save(&path)?)
+    }
+
+    /// What the cell's agent learned; `None`: nothing.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn checkpoint(&self, key: &Key) -> Result<Option<Checkpoint>> {
+        let path = self.checkpoint_path(key);
+        if path.exists() { crate::run::load(&path).map(Some) } else { Ok(None) }
+    }
+
+    fn checkpoint_path(&self, key: &Key) -> PathBuf {
+        self.path("checkpoints").join(key.file_name()).with_extension("safetensors")
     }
 
     /// Is this cell done?

@@ -23,7 +23,7 @@ use crate::lab::system::{self, Machine};
 use crate::learning::now_utc;
 use crate::sim::contender::Contender as Simulated;
 use crate::sim::regime::Regime;
-use crate::sim::trial::{self, Setting};
+use crate::sim::trial::{self, Learned, Setting};
 use crate::suite::cell::{Cell, Job};
 use crate::suite::contender::{self, Contender};
 use crate::suite::turn::Rig;
@@ -95,6 +95,7 @@ fn record(spec: &Spec, key: &Key, kernel: &str, seconds: f64) -> Record {
         complaint: None,
         kernel_log: Vec::new(),
         waits: None,
+        learning: Vec::new(),
         seconds,
         kernel: kernel.into(),
         version: crate::version(),
@@ -123,10 +124,17 @@ fn simulate(study: &Study, batch: Batch, keys: &[Key]) -> Result<()> {
         let how = how.with_context(|| format!("{} has no balancer", key.scheduler))?;
         let contender: Simulated = format!("{}={how}", key.scheduler).parse()?;
         let regime = Regime::of_name(&key.workload).with_context(|| format!("no regime {}", key.workload))?;
-        let score = trial::run(&setting, &regime.workload(shape.cpus), &contender, key.seed);
+        let outcome = trial::run(&setting, &regime.workload(shape.cpus), &contender, key.seed);
         let mut record = record(spec, key, "simulator", begin.elapsed().as_secs_f64());
-        match score {
-            Ok(score) => record.figures = subject::figures(&score),
+        match outcome {
+            Ok((score, learned)) => {
+                record.figures = subject::figures(&score);
+                if let Some(Learned { points, checkpoint }) = learned {
+                    // Before the cell: what has that is done.
+                    study.record_checkpoint(key, &checkpoint)?;
+                    record.learning = points;
+                }
+            }
             Err(error) => record.complaint = Some(format!("{error:#}")),
         }
         study.record(&record)?;

@@ -272,7 +272,7 @@ fn simulate(args: &RunArgs) -> Result<()> {
         if i % parts.max(1) != part {
             continue;
         }
-        let score = trial::run(&setting, &regime.workload(setting.shape.cpus), contender, seed)
+        let (score, _) = trial::run(&setting, &regime.workload(setting.shape.cpus), contender, seed)
             .with_context(|| format!("{} under {}", contender.name, regime.name()))?;
         let cell = Cell { regime: regime.name(), contender: contender.name.clone(), seed, score };
         writeln!(out, "{}", serde_json::to_string(&cell)?).with_context(cannot_write)?;

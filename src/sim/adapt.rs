@@ -108,7 +108,8 @@ fn adapt(args: &AdaptArgs) -> Result<Report> {
     let rule = format!("{:?}", Balancer::Heuristic).to_lowercase();
     let (mut best, mut of_rule): (Option<(String, Vec<f64>)>, Vec<f64>) = (None, Vec::new());
     for contender in Contender::all_fixed()? {
-        let response = |seed| trial::run(&setting, &workload, &contender, seed).map(|score| score.response_mean_us);
+        let response =
+            |seed| trial::run(&setting, &workload, &contender, seed).map(|(score, _)| score.response_mean_us);
         let responses = (1..=args.seeds).map(response).collect::<Result<Vec<f64>>>()?;
         if best.as_ref().is_none_or(|(_, least)| responses.iter().sum::<f64>() < least.iter().sum::<f64>()) {
             best = Some((contender.name.clone(), responses.clone()));

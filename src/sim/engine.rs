@@ -16,13 +16,13 @@ use super::machine::Machine;
 use super::queue::{Event, Queue};
 use super::report::Totals;
 use super::rng::Rng;
-use super::trace::Trace;
 use super::work::{Cpu, ENDLESS, FULL_Q8, Task, TaskStats, Then};
 use super::workload::{Change, Inbox, Role, Workload};
 use super::{SimConfig, SimError};
 use crate::agent::Environment;
 use crate::kernel::slots::{Publication, Publisher};
 use crate::policy::{rl_event, rl_mode, rl_weights};
+use crate::timeline::Trace;
 
 /// The time at which a simulation begins, ns. Not 0, which the scheduler takes for "never".
 const START_NS: u64 = 1_000_000_000;
@@ -154,6 +154,11 @@ impl Sim {
     /// It could not be written.
     pub fn end_trace(&mut self) -> Result<()> {
         self.trace.take().map_or(Ok(()), |trace| trace.finish(self.now_ns))
+    }
+
+    /// Generation of the weights in use.
+    pub fn generation(&self) -> u64 {
+        self.publisher.generation()
     }
 
     /// How many CPUs it has.

@@ -45,7 +45,6 @@ pub mod rival;
 pub(crate) mod rng;
 #[cfg(test)]
 mod tests;
-mod trace;
 pub mod trial;
 mod work;
 pub mod workload;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::common::{Folder, learn, origin};
+use super::ope::right;
 use super::scx_rl;
 
 /// Metadata and tensors of a checkpoint: what a stranger with a safetensors library can take apart and put together.
@@ -243,6 +244,18 @@ fn an_exported_policy_decides_as_the_checkpoint_does() {
         }
         assert!((logit - *expected as f64 / 65536.0).abs() < 1e-4, "{logit} {expected}");
     }
+
+    let model = folder.text("a.onnx");
+    scx_rl(&["checkpoint", "export", &file, "--format", "onnx", "--out", &model]).succeeds(&[]);
+    assert!(std::fs::read(&model).unwrap().windows(9).any(|bytes| bytes == b"p_migrate"));
+    scx_rl(&["checkpoint", "export", &file, "--format", "onnx"]).fails(1, &["give --out FILE"]);
+
+    // A policy that is a tree.
+    let right = folder.with("right", &right(checkpoint.clone()).to_bytes().unwrap());
+    let tree = scx_rl(&["checkpoint", "export", &right, "--format", "tree", "--depth", "2"]);
+    tree.succeeds(&["Moves between domains: the same as the policy in 100.0 %", "other_idle > ", "    migrate"]);
+    scx_rl(&["checkpoint", "export", &file, "--format", "json", "--recording", "x"])
+        .fails(1, &["--recording is for --format tree"]);
 
     let header = folder.text("policy_of_a.h");
     scx_rl(&["checkpoint", "export", &file, "--format", "c", "--out", &header]).succeeds(&[]);

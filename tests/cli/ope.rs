@@ -86,7 +86,7 @@ fn policies_are_judged_by_a_recording() {
 }
 
 /// The network that is always right here: it migrates where more than half of the other domain's CPUs are idle.
-fn right(mut checkpoint: Checkpoint) -> Checkpoint {
+pub(super) fn right(mut checkpoint: Checkpoint) -> Checkpoint {
     let actor = &mut checkpoint.parameters.actor;
     [&mut actor.w1, &mut actor.b1, &mut actor.w2, &mut actor.b2].into_iter().for_each(|array| array.fill(0.0));
     actor.w1[RL_F_other_idle as usize * RL_HIDDEN as usize] = 1.0;
@@ -260,6 +260,37 @@ fn what_drives_decisions_is_told() {
     }
     assert_eq!(scx_rl(&["explain", &file, &recording, "--task", &task, "--json"]).stdout, json.stdout, "reproducible");
     scx_rl(&["explain", &file, &recording, "--task", "4000000"]).fails(1, &["holds no decision about task 4000000"]);
-    scx_rl(&["explain", &file, "/nonexistent"]).fails(1, &["cannot open the recording /nonexistent"]);
+    scx_rl(&["explain", &file, "/nonexistent"]).fails(1, &["cannot read the recording /nonexistent"]);
     scx_rl(&["explain", &recording, &recording]).fails(1, &["cannot use"]);
+}
+
+#[test]
+fn decisions_are_drawn_on_a_timeline() {
+    let folder = Folder::new();
+    let run = learn(33, 3000);
+    // A writer that was killed: the last record is not whole.
+    let recording = folder.with("a.rec", &run.recording[..run.recording.len() - RECORD_BYTES - 9]);
+    let mut all = events(&run.recording);
+    all.pop();
+    let out = folder.text("a.json");
+    let drawn = |args: &[&str]| -> Vec<Value> {
+        scx_rl(&[&["timeline", &recording, "--out", &out], args].concat()).succeeds(&[" decisions in "]);
+        let Value::Array(list) = serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap() else {
+            panic!()
+        };
+        list.into_iter().filter(|event| event["ph"] == "X").collect()
+    };
+    let slices = drawn(&[]);
+    assert_eq!(slices.len(), all.len());
+    for (slice, event) in slices.iter().zip(&all) {
+        assert_eq!(slice["tid"], event.tid);
+        assert_eq!(number(&slice["ts"]), event.decided_at_ns as f64 / 1e3);
+        assert_eq!(slice["args"]["features"]["other_idle"], event.features[RL_F_other_idle as usize]);
+    }
+    let task = all[0].tid.to_string();
+    assert_eq!(drawn(&["--task", &task]).len(), all.iter().filter(|event| event.tid == all[0].tid).count());
+    assert_eq!(drawn(&["--limit", "10"]).len(), 10);
+    scx_rl(&["timeline", &recording, "--out", &out, "--task", "4000000"]).fails(1, &["holds no such decision"]);
+    scx_rl(&["timeline", &recording, "--out", "/nonexistent/a"])
+        .fails(1, &["cannot write a timeline to /nonexistent/a"]);
 }

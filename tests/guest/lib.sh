@@ -52,7 +52,12 @@ start() {
 # stop: ask scx_rl to end, and wait. Sets $code.
 stop() {
 	kill -INT "$pid"
-	wait_for 60 gone "$pid" || not_ok stop "still running after 60 s"
+	if ! wait_for 60 gone "$pid"; then
+		not_ok stop "still running after 60 s"
+		# which task is on which queue, and who is blocked, for the kernel's log
+		echo D >/proc/sysrq-trigger
+		echo w >/proc/sysrq-trigger
+	fi
 	wait "$pid"
 	code=$?
 }

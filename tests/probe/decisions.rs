@@ -27,9 +27,13 @@ fn constant(mode: u32, floor_q16: u32, logit_q8: i32) -> rl_slot {
     rl_slot { mode, floor_q16, rule: host::default_rule(), weights: plain.packed(), ..Default::default() }
 }
 
+/// Least probability of each action at TURN while learning.
+const TURN_FLOOR: u32 = RL_PROB_ONE / 50;
+
 /// Of all 65536 random numbers, how many migrate; and the propensity, which must be the same for each.
-fn migrations(slot: &rl_slot, high_bits: u32) -> (u32, u32) {
-    let f = [3; FEATURES];
+fn migrations(slot: &rl_slot, high_bits: u32, turn: u8) -> (u32, u32) {
+    let mut f = [3; FEATURES];
+    f[RL_F_turn as usize] = turn;
     let p = host::act(slot, &f, 0).p_migrate_q16;
     let migrated = (0..RL_PROB_ONE).filter(|low| {
         let d = host::act(slot, &f, high_bits << 16 | low);
@@ -45,10 +49,11 @@ fn the_sampler_migrates_exactly_as_often_as_the_logged_propensity_says() {
     let floors = [0, 1, 66, 655, 6554, RL_PROB_ONE / 2, RL_PROB_ONE / 2 + 1, u32::MAX];
     let (mut drawn, mut propensities) = (0u64, std::collections::BTreeSet::new());
     for (i, logit) in logits.into_iter().enumerate() {
-        for floor in floors {
-            let (migrated, p) = migrations(&constant(RL_MODE_DRAW, floor, logit), i as u32 * 4369);
+        for (floor, turn) in floors.into_iter().flat_map(|floor| [(floor, 0), (floor, 3)]) {
+            let (migrated, p) = migrations(&constant(RL_MODE_DRAW, floor, logit), i as u32 * 4369, turn);
             assert_eq!(migrated, p, "logit {logit}, floor {floor}");
-            let least = floor.min(RL_PROB_ONE / 2);
+            let at_turn = if floor > 0 && turn > 0 { TURN_FLOOR } else { 0 };
+            let least = floor.max(at_turn).min(RL_PROB_ONE / 2);
             assert!((least..=RL_PROB_ONE - least).contains(&p), "logit {logit}, floor {floor}: {p}");
             let inside = (least..=RL_PROB_ONE - least).contains(&sigmoid(logit));
             assert!(!inside || p == sigmoid(logit), "the floor only binds where the network is beyond it");
@@ -58,10 +63,14 @@ fn the_sampler_migrates_exactly_as_often_as_the_logged_propensity_says() {
         for (mode, expected) in
             [(RL_MODE_GREEDY, if logit > 0 { RL_PROB_ONE } else { 0 }), (RL_MODE_RANDOM, RL_PROB_ONE / 2)]
         {
-            assert_eq!(migrations(&constant(mode, 66, logit), 0), (expected, expected), "mode {mode}, logit {logit}");
+            assert_eq!(
+                migrations(&constant(mode, 66, logit), 0, 3),
+                (expected, expected),
+                "mode {mode}, logit {logit}"
+            );
         }
     }
-    let (migrated, p) = migrations(&constant(RL_MODE_HEURISTIC, 66, 0), 0);
+    let (migrated, p) = migrations(&constant(RL_MODE_HEURISTIC, 66, 0), 0, 0);
     assert!(migrated == p && [0, RL_PROB_ONE].contains(&p), "{p}");
     assert!(drawn >= 1_000_000 && propensities.len() > 20, "{drawn} {propensities:?}");
 }

@@ -123,16 +123,22 @@ fn a_turn_is_worth_what_it_completes_in_the_time_it_takes() {
     let turn = rl_event { point: RL_POINT_TURN as u8, usual_service_ns: 5 * MS, wait_ns: 0, ..valid_event() };
     let outcome = |action, service_ns, flags| reward::raw_reward_ms(&rl_event { action, service_ns, flags, ..turn });
     let (end, go_on) = (RL_END_TURN as u8, RL_GO_ON as u8);
-    assert_eq!(outcome(go_on, 3 * MS, RL_EV_WHOLE), 2.0, "done in less than a burst usually takes");
+    assert_eq!(outcome(go_on, 3 * MS, RL_EV_WHOLE), 2.0, "done in less than what the next one wants");
     assert_eq!(outcome(go_on, 16 * MS, 0), -16.0, "time that others would have had, for nothing");
     assert_eq!(outcome(end, 0, 0), -0.1, "a switch costs something");
     assert_eq!(outcome(end, 0, RL_EV_KEPT), 0.0, "there was none");
     assert_eq!(outcome(go_on, u64::MAX, 0), -50.0, "winsorised");
-    let long = rl_event { usual_service_ns: u64::MAX, flags: RL_EV_WHOLE, service_ns: 0, action: go_on, ..turn };
-    assert_eq!(reward::raw_reward_ms(&long), 50.0);
-    // The scale must not depend on what the policy does.
-    let scaled = |action| Normaliser::default().training_reward(&rl_event { action, flags: 0, ..turn }, 100, 8.0);
-    assert!((scaled(go_on) - scaled(end) - 0.1 / 5.0).abs() < 1e-9);
+    let scaled = |usual_service_ns, action, service_ns, flags| {
+        let event = rl_event { usual_service_ns, action, service_ns, flags, ..turn };
+        Normaliser::default().training_reward(&event, 100, 8.0)
+    };
+    assert_eq!(scaled(10 * MS, go_on, 4 * MS, RL_EV_WHOLE), 0.6, "one burst done, 0.4 of the next one's not");
+    assert_eq!(scaled(10 * MS, end, 0, 0), -0.01);
+    assert!((scaled(20 * MS, go_on, 4 * MS, RL_EV_WHOLE) - 0.8).abs() < 1e-9, "the next one would take longer");
+    assert_eq!(scaled(MS / 10, go_on, 4 * MS, 0), -0.4, "who wants a moment waits as long as others");
+    let hogs = |action, service_ns| scaled(10_000_000 * MS, action, service_ns, 0);
+    assert!((hogs(go_on, 20 * MS) - hogs(end, 0)).abs() < 1e-4, "among those who never sleep it does not matter");
+    assert_eq!(scaled(0, go_on, 0, RL_EV_WHOLE), 0.0001, "finite, whatever the log says");
 }
 
 #[test]

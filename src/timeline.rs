@@ -1,21 +1,76 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A timeline to look at: what ran on which CPU, and what was decided, as JSON in the Trace Event Format, which Perfetto
-//! (ui.perfetto.dev) and Chrome's tracer open. Times are simulated.
+//! Timelines to look at, as JSON in the Trace Event Format, which Perfetto (ui.perfetto.dev) and Chrome's tracer open: of a
+//! recording (`scx_rl timeline`), what was decided and what came of it; of a simulation, what ran where, too.
 //!
-//! Each last-level cache is a "process" whose "threads" are its CPUs. Decisions are in one more process per domain: a slice
-//! from the decision to when the task ran, named after the action.
+//! Each home domain is a "process" whose "threads" are tasks: a slice from the decision to when the task ran (at TURN, to
+//! the end of the turn), named after the action. A simulation has one more for each last-level cache, whose "threads" are
+//! its CPUs. Times are those of the kernel's clock, or simulated.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::agent::recording;
+use crate::policy::host::feature_table;
 use crate::policy::{RL_EV_CENSORED, RL_MIGRATE, RL_POINT_PULL, RL_POINT_TURN, rl_event};
+use crate::process::print;
 
 /// Numbers of processes with decisions begin here; those below are last-level caches.
 const DECISIONS: usize = 1000;
+
+/// The decisions of a recording on a timeline, for Perfetto (ui.perfetto.dev, which keeps the file in the browser).
+///
+/// Each home domain is a process, each task a thread: a slice from the decision to when the task ran, named
+/// after the point and the action (at TURN, to the end of the turn). Click on one for its probability, its
+/// features, where the task ran, how long, and how long it usually does.
+///
+/// Example:
+///
+///   scx_rl --learn --record run.rec --duration 60
+///   scx_rl timeline run.rec --out run.json
+#[derive(Clone, Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct TimelineArgs {
+    /// A recording that --record wrote.
+    pub recording: PathBuf,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Only decisions about this task (its thread id).
+    #[arg(long, value_name = "TID")]
+    pub task: Option<u32>,
+    /// At most so many decisions, the first ones: some 600 bytes each, and browsers take some 100,000.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: u64,
+}
+
+/// The subcommand `timeline`.
+///
+/// # Errors
+/// The recording cannot be used or holds no such decision; or the file cannot be written.
+pub fn run(args: &TimelineArgs) -> Result<()> {
+    let (mut events, mut left_out) = (Vec::new(), 0);
+    for event in recording::events(&args.recording)? {
+        let event = event?;
+        match (args.task.is_none_or(|task| task == event.tid), (events.len() as u64) < args.limit) {
+            (true, true) => events.push(event),
+            (true, false) => left_out += 1,
+            (false, _) => {}
+        }
+    }
+    ensure!(!events.is_empty(), "{} holds no such decision", args.recording.display());
+    let mut trace = Trace::create(&args.out, Vec::new())?;
+    for event in &events {
+        trace.decision(event);
+    }
+    trace.finish(0)?;
+    let rest = if left_out > 0 { format!("; {left_out} more left out: see --limit and --task") } else { String::new() };
+    print(&format!("{} decisions in {}{rest}\n", events.len(), args.out.display()))
+}
 
 /// A trace that is being written.
 pub struct Trace {
@@ -24,31 +79,38 @@ pub struct Trace {
     running: Vec<Option<(String, u64)>>,
     /// The last-level cache of each CPU.
     llcs: Vec<usize>,
+    /// Home domains that have got a name.
+    homes: HashSet<u16>,
+    /// Names of the features.
+    features: Vec<String>,
     first: bool,
     /// The first error; nothing is written after it.
     failed: Option<std::io::Error>,
 }
 
 impl Trace {
-    /// A new trace of a machine whose CPUs have these last-level caches.
+    /// A new trace of a machine whose CPUs have these last-level caches; no CPUs: only decisions.
     ///
     /// # Errors
     /// The file cannot be created.
     pub fn create(path: &Path, llcs: Vec<usize>) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write a trace to {}", path.display()))?;
+        let file = File::create(path).with_context(|| format!("cannot write a timeline to {}", path.display()))?;
         let running = vec![None; llcs.len()];
-        let mut trace = Self { out: BufWriter::new(file), running, llcs, first: true, failed: None };
-        let domains = trace.llcs.iter().max().map_or(0, |&last| last + 1);
-        for llc in 0..domains {
-            for (pid, name) in [(llc, format!("LLC {llc}")), (DECISIONS + llc, format!("decisions, home {llc}"))] {
-                trace.event(&json!({"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}}));
-            }
+        let features = feature_table().into_iter().map(|feature| feature.name.to_string()).collect();
+        let out = BufWriter::new(file);
+        let mut trace = Self { out, running, llcs, homes: HashSet::new(), features, first: true, failed: None };
+        for llc in 0..trace.llcs.iter().max().map_or(0, |&last| last + 1) {
+            trace.name_process(llc, &format!("LLC {llc}"));
         }
         for cpu in 0..trace.llcs.len() {
             let (pid, name) = (trace.llcs[cpu], format!("CPU {cpu}"));
             trace.event(&json!({"name": "thread_name", "ph": "M", "pid": pid, "tid": cpu, "args": {"name": name}}));
         }
         Ok(trace)
+    }
+
+    fn name_process(&mut self, pid: usize, name: &str) {
+        self.event(&json!({"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}}));
     }
 
     /// From now on this task runs on the CPU, or none.
@@ -71,6 +133,7 @@ impl Trace {
             (_, true) => ("wake", "migrate"),
             (_, false) => ("wake", "stay"),
         };
+        let features = self.features.iter().cloned().zip(event.features.map(Value::from));
         let details = json!({
             "other": event.other_dom,
             "ran": event.ran_dom,
@@ -78,9 +141,12 @@ impl Trace {
             "service_us": event.service_ns as f64 / 1e3,
             "usual_us": event.usual_service_ns as f64 / 1e3,
             "censored": event.flags & RL_EV_CENSORED != 0,
-            "features": event.features,
+            "features": Value::Object(features.collect()),
         });
         let pid = DECISIONS + usize::from(event.home_dom);
+        if self.homes.insert(event.home_dom) {
+            self.name_process(pid, &format!("decisions, home {}", event.home_dom));
+        }
         // At TURN the task runs already.
         let lasted_ns = if point == "turn" { event.service_ns } else { event.wait_ns };
         let name = format!("{point}: {action}");
@@ -100,7 +166,7 @@ impl Trace {
             Some(error) => Err(error),
             None => self.out.write_all(end.as_bytes()).and_then(|()| self.out.flush()),
         };
-        written.context("the trace is not complete")
+        written.context("the timeline is not complete")
     }
 
     fn event(&mut self, event: &Value) {
