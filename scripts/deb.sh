@@ -32,5 +32,5 @@ for shell in bash zsh fish; do
 	target/release/scx_rl completions "$shell" >"target/dist/scx_rl.$shell"
 done
 gzip --best --no-name target/dist/man/*.1
-cargo deb --no-build --quiet --output target/debian/scx_rl.deb
+cargo deb --no-build --strip --quiet --output target/debian/scx_rl.deb >/dev/null
 say "ready: target/debian/scx_rl.deb"

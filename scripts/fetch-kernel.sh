@@ -4,8 +4,8 @@
 #
 # Unpacks Debian kernels with sched_ext into the cache folder, for the VM. Without a VERSION: the first series of the list
 # below that can be had. Uses an apt directory of its own; the system's apt configuration, /boot and /lib/modules stay
-# untouched. A kernel that is unpacked already needs no network. Only the image and its configuration are kept
-# ($CACHE/kernels/RELEASE/{vmlinuz,config}-RELEASE): all that the VM needs is built in.
+# untouched. A kernel that is unpacked already needs no network. Only the image, its configuration and one module are kept
+# ($CACHE/kernels/RELEASE/{vmlinuz,config,overlay}-RELEASE): all else that the VM needs is built in.
 set -euo pipefail
 
 CACHE=${SCX_RL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/scx_rl}
@@ -59,7 +59,8 @@ matching() { grep -E "^${1//[.+]/\\&}([.+-]|\$)" | grep -Ev "$BROKEN" | sort -V 
 
 fetch() {
 	local version=$1 suite prefix release work package file path
-	if release=$(unpacked "$version"); then
+	# An earlier version of this script left the module behind.
+	if release=$(unpacked "$version") && { [[ $version == 7* ]] || [[ -e $CACHE/kernels/$release/overlay-$release.ko ]]; }; then
 		say "$release is there already"
 		return 0
 	fi
@@ -84,6 +85,14 @@ fetch() {
 		done
 		[[ -s $work/kernel/$file-$release ]] || die "${packages[*]} hold no $file"
 	done
+	# For a copy of the root file system that can be changed. (Of 7.x the modules are a package of their own, which no test needs.)
+	path=$(find "$work/tree" -name 'overlay.ko*' -print -quit)
+	case $path in
+	*.ko) cp "$path" "$work/kernel/overlay-$release.ko" ;;
+	*.xz) xz --decompress --stdout "$path" >"$work/kernel/overlay-$release.ko" ;;
+	*) [[ $suite == sid ]] || die "${packages[*]} hold no overlay.ko" ;;
+	esac
+	rm -rf "$CACHE/kernels/$release"
 	mv "$work/kernel" "$CACHE/kernels/$release"
 	rm -rf "$work"
 	say "unpacked $CACHE/kernels/$release"

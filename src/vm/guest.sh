@@ -13,6 +13,9 @@ done
 # libbpf reads the configuration from here for __kconfig variables; Debian's kernels have no /proc/config.gz.
 if [ -n "$config" ]; then
 	mount -t tmpfs boot /boot && cp "$config" "/boot/config-$(uname -r)"
+	# For commands that want a root file system which can be changed: the only module, beside the kernel.
+	overlay=${config%/*}/overlay-$(uname -r).ko
+	[ ! -e "$overlay" ] || insmod "$overlay"
 fi
 
 # An own, empty /tmp, in which only the host folders that the run needs stay visible.
