@@ -60,7 +60,7 @@ matching() { grep -E "^${1//[.+]/\\&}([.+-]|\$)" | grep -Ev "$BROKEN" | sort -V 
 fetch() {
 	local version=$1 suite prefix release work package file path
 	# An earlier version of this script left the module behind.
-	if release=$(unpacked "$version") && { [[ $version == 7* ]] || [[ -e $CACHE/kernels/$release/overlay-$release.ko ]]; }; then
+	if release=$(unpacked "$version") && { [[ $version == 7* ]] || [[ -s $CACHE/kernels/$release/overlay-$release.ko ]]; }; then
 		say "$release is there already"
 		return 0
 	fi
@@ -77,7 +77,7 @@ fetch() {
 	mkdir -p "$work/tree" "$work/kernel"
 	(cd "$work" && private_apt apt-get "$suite" download "${packages[@]}") || return 1
 	for package in "$work"/*.deb; do
-		dpkg -x "$package" "$work/tree"
+		dpkg -x "$package" "$work/tree" || return 1
 	done
 	for file in vmlinuz config; do
 		for path in "$work/tree/boot/$file-$release" "$work/tree/usr/lib/modules/$release/$file"; do
@@ -88,17 +88,17 @@ fetch() {
 	# For a copy of the root file system that can be changed. (Of 7.x the modules are a package of their own, which no test needs.)
 	path=$(find "$work/tree" -name 'overlay.ko*' -print -quit)
 	case $path in
-	*.ko) cp "$path" "$work/kernel/overlay-$release.ko" ;;
-	*.xz) xz --decompress --stdout "$path" >"$work/kernel/overlay-$release.ko" ;;
+	*.ko) cp "$path" "$work/kernel/overlay-$release.ko" || return 1 ;;
+	*.xz) xz --decompress --stdout "$path" >"$work/kernel/overlay-$release.ko" || return 1 ;;
 	*) [[ $suite == sid ]] || die "${packages[*]} hold no overlay.ko" ;;
 	esac
 	rm -rf "$CACHE/kernels/$release"
-	mv "$work/kernel" "$CACHE/kernels/$release"
+	mv "$work/kernel" "$CACHE/kernels/$release" || return 1
 	rm -rf "$work"
 	say "unpacked $CACHE/kernels/$release"
 }
 
-for tool in apt-get apt-cache dpkg flock; do
+for tool in apt-get apt-cache dpkg flock xz; do
 	command -v "$tool" >/dev/null || die "$tool is missing; this script needs Debian's tools"
 done
 mkdir -p "$CACHE/kernels"

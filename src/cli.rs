@@ -158,6 +158,12 @@ pub struct Opts {
     #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub resume: Option<PathBuf>,
 
+    /// Go on from latest.safetensors in --checkpoint-dir if it is there, as a service does that is started again. One that this
+    /// version refuses is kept as refused.safetensors, and learning begins anew.
+    #[clap(long = "continue", conflicts_with_all = NOT_LEARNING, conflicts_with_all = ["resume", "from_scratch"],
+           help_heading = "Learning")]
+    pub go_on: bool,
+
     /// Begin with a network of random numbers: nearly a fair coin. Without it, a fresh one imitates the fixed rule.
     #[clap(long, conflicts_with_all = NOT_LEARNING, conflicts_with = "resume", help_heading = "Learning")]
     pub from_scratch: bool,
@@ -192,7 +198,8 @@ pub struct Opts {
     #[clap(long, default_value_t = 1, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub seed: u64,
 
-    /// Least probability of each action while learning. Exploration costs latency: keep it small.
+    /// Least probability of each action while learning. Exploration costs latency: keep it small. (With --slices, where a turn
+    /// may end: 1/50 at least, if it is not 0.)
     #[clap(long, value_name = "P", default_value_t = 0.001, value_parser = floor, conflicts_with_all = NOT_LEARNING,
            help_heading = "Learning")]
     pub explore_floor: f64,

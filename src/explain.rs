@@ -36,7 +36,8 @@ const SHOWN: usize = 6;
 /// For each kind of decision (WAKE: a task wakes; PULL: a CPU looks elsewhere; TURN: a turn may end)
 /// the features in the order of how much they push, to and fro: mean size of what each adds to the
 /// logit of the decision, compared with usual decisions of the recording (Shapley values). Half a
-/// logit moves a coin from 50 to 62 %. Then single decisions, if asked for: what was measured, what
+/// logit moves a coin from 50 to 62 %. At TURN, home_run_avg is what the task has run since it slept, and
+/// other_run_avg the least that one of those who wait wants. Then single decisions, if asked for: what was measured, what
 /// is usual, what each feature added, and what came of it.
 ///
 /// The checkpoint says what is explained. The decisions of the recording were made by the networks of

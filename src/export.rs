@@ -10,7 +10,6 @@ use linfa::Dataset;
 use linfa::prelude::*;
 use linfa_trees::{DecisionTree, TreeNode};
 use ndarray::{Array1, Array2, Ix1};
-use prost::Message;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -133,183 +132,97 @@ fn as_c(checkpoint: &Checkpoint, weights: &rl_weights) -> String {
     )
 }
 
-/// The parts of onnx.proto3 that a small network needs, with the numbers of their fields
-/// (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
-mod onnx {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Model {
-        #[prost(int64, tag = "1")]
-        pub ir_version: i64,
-        #[prost(string, tag = "2")]
-        pub producer_name: String,
-        #[prost(string, tag = "3")]
-        pub producer_version: String,
-        #[prost(string, tag = "6")]
-        pub doc_string: String,
-        #[prost(message, optional, tag = "7")]
-        pub graph: Option<Graph>,
-        #[prost(message, repeated, tag = "8")]
-        pub opset_import: Vec<OperatorSet>,
-        #[prost(message, repeated, tag = "14")]
-        pub metadata_props: Vec<Property>,
+/// A message of Protocol Buffers under construction (https://protobuf.dev/programming-guides/encoding).
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
     }
 
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct OperatorSet {
-        #[prost(int64, tag = "2")]
-        pub version: i64,
+    /// A field that is a number.
+    fn number(mut self, field: u64, value: u64) -> Self {
+        self.varint(field << 3);
+        self.varint(value);
+        self
     }
 
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Property {
-        #[prost(string, tag = "1")]
-        pub key: String,
-        #[prost(string, tag = "2")]
-        pub value: String,
+    /// A field that is a text, a message, or packed numbers.
+    fn bytes(mut self, field: u64, value: &[u8]) -> Self {
+        self.varint(field << 3 | 2);
+        self.varint(value.len() as u64);
+        self.0.extend_from_slice(value);
+        self
     }
 
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Graph {
-        #[prost(message, repeated, tag = "1")]
-        pub node: Vec<Node>,
-        #[prost(string, tag = "2")]
-        pub name: String,
-        #[prost(message, repeated, tag = "5")]
-        pub initializer: Vec<Tensor>,
-        #[prost(message, repeated, tag = "11")]
-        pub input: Vec<Value>,
-        #[prost(message, repeated, tag = "12")]
-        pub output: Vec<Value>,
+    fn message(self, field: u64, value: Message) -> Self {
+        self.bytes(field, &value.0)
     }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Node {
-        #[prost(string, repeated, tag = "1")]
-        pub input: Vec<String>,
-        #[prost(string, repeated, tag = "2")]
-        pub output: Vec<String>,
-        #[prost(string, tag = "4")]
-        pub op_type: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Tensor {
-        #[prost(int64, repeated, tag = "1")]
-        pub dims: Vec<i64>,
-        #[prost(int32, tag = "2")]
-        pub data_type: i32,
-        #[prost(float, repeated, tag = "4")]
-        pub float_data: Vec<f32>,
-        #[prost(string, tag = "8")]
-        pub name: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Value {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(message, optional, tag = "2")]
-        pub r#type: Option<Type>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Type {
-        #[prost(message, optional, tag = "1")]
-        pub tensor_type: Option<TensorType>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct TensorType {
-        #[prost(int32, tag = "1")]
-        pub elem_type: i32,
-        #[prost(message, optional, tag = "2")]
-        pub shape: Option<Shape>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Shape {
-        #[prost(message, repeated, tag = "1")]
-        pub dim: Vec<Dimension>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Dimension {
-        #[prost(oneof = "Size", tags = "1, 2")]
-        pub size: Option<Size>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub enum Size {
-        #[prost(int64, tag = "1")]
-        Value(i64),
-        #[prost(string, tag = "2")]
-        Name(String),
-    }
-
-    /// `TensorProto.DataType.FLOAT`
-    pub const FLOAT: i32 = 1;
-    /// Of 2021: older runtimes take it, too.
-    pub const IR_VERSION: i64 = 8;
-    pub const OPSET: i64 = 13;
 }
 
-/// `logit = relu(features w1 + b1) w2 + b2`, `p_migrate = sigmoid(logit)`; the scale of the inputs is in w1.
+/// `logit = relu(features w1 + b1) w2 + b2`, `p_migrate = sigmoid(logit)`; the scale of the inputs is in w1. Field numbers
+/// are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
 fn as_onnx(checkpoint: &Checkpoint, weights: &rl_weights) -> Vec<u8> {
+    const FLOAT: u64 = 1;
+    // Of 2021: older runtimes take them, too.
+    const IR_VERSION: u64 = 8;
+    const OPSET: u64 = 13;
     let layers = dequantise(weights);
     let scale = 1.0 / (1u32 << RL_FEATURE_BITS) as f32;
-    let tensor = |name: &str, dims: &[i64], float_data| onnx::Tensor {
-        dims: dims.to_vec(),
-        data_type: onnx::FLOAT,
-        float_data,
-        name: name.to_string(),
+    let new = Message::default;
+    // TensorProto: dims 1, data_type 2, float_data 4, name 8
+    let tensor = |name: &str, dims: &[usize], values: &[f32]| {
+        let dims = dims.iter().fold(new(), |tensor, &dim| tensor.number(1, dim as u64));
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        dims.number(2, FLOAT).bytes(4, &data).bytes(8, name.as_bytes())
     };
-    let value = |name: &str, columns: i64| {
-        let dim = [onnx::Size::Name("N".to_string()), onnx::Size::Value(columns)]
-            .map(|size| onnx::Dimension { size: Some(size) })
-            .to_vec();
-        let tensor_type = onnx::TensorType { elem_type: onnx::FLOAT, shape: Some(onnx::Shape { dim }) };
-        onnx::Value { name: name.to_string(), r#type: Some(onnx::Type { tensor_type: Some(tensor_type) }) }
+    // ValueInfoProto: name 1, type 2 > TypeProto: tensor_type 1 > Tensor: elem_type 1, shape 2 > dim 1: dim_value 1, dim_param 2
+    let value = |name: &str, columns: usize| {
+        let shape = new().message(1, new().bytes(2, b"N")).message(1, new().number(1, columns as u64));
+        let tensor = new().number(1, FLOAT).message(2, shape);
+        new().bytes(1, name.as_bytes()).message(2, new().message(1, tensor))
     };
-    let node = |op_type: &str, input: &[&str], output: &str| onnx::Node {
-        input: input.iter().map(ToString::to_string).collect(),
-        output: vec![output.to_string()],
-        op_type: op_type.to_string(),
+    // NodeProto: input 1, output 2, op_type 4
+    let node = |op: &str, inputs: &[&str], output: &str| {
+        let node = inputs.iter().fold(new(), |node, input| node.bytes(1, input.as_bytes()));
+        node.bytes(2, output.as_bytes()).bytes(4, op.as_bytes())
     };
-    let (features, hidden) = (FEATURES as i64, i64::from(RL_HIDDEN));
-    let graph = onnx::Graph {
-        node: vec![
-            node("Gemm", &["features", "w1", "b1"], "sum"),
-            node("Relu", &["sum"], "hidden"),
-            node("Gemm", &["hidden", "w2", "b2"], "logit"),
-            node("Sigmoid", &["logit"], "p_migrate"),
-        ],
-        name: "policy".to_string(),
-        initializer: vec![
-            tensor("w1", &[features, hidden], layers.w1.iter().map(|w| w * scale).collect()),
-            tensor("b1", &[hidden], layers.b1),
-            tensor("w2", &[hidden, 1], layers.w2),
-            tensor("b2", &[1], layers.b2),
-        ],
-        input: vec![value("features", features)],
-        output: vec![value("logit", 1), value("p_migrate", 1)],
-    };
+    let (hidden, w1) = (RL_HIDDEN as usize, layers.w1.iter().map(|w| w * scale).collect::<Vec<_>>());
+    // GraphProto: node 1, name 2, initializer 5, input 11, output 12
+    let graph = new()
+        .message(1, node("Gemm", &["features", "w1", "b1"], "sum"))
+        .message(1, node("Relu", &["sum"], "hidden"))
+        .message(1, node("Gemm", &["hidden", "w2", "b2"], "logit"))
+        .message(1, node("Sigmoid", &["logit"], "p_migrate"))
+        .bytes(2, b"policy")
+        .message(5, tensor("w1", &[FEATURES, hidden], &w1))
+        .message(5, tensor("b1", &[hidden], &layers.b1))
+        .message(5, tensor("w2", &[hidden, 1], &layers.w2))
+        .message(5, tensor("b2", &[1], &layers.b2))
+        .message(11, value("features", FEATURES))
+        .message(12, value("logit", 1))
+        .message(12, value("p_migrate", 1));
     let names: Vec<_> = host::feature_table().iter().map(|feature| feature.name).collect();
-    let property = |key: &str, value: String| onnx::Property { key: key.to_string(), value };
-    onnx::Model {
-        ir_version: onnx::IR_VERSION,
-        producer_name: "scx_rl".to_string(),
-        producer_version: env!("CARGO_PKG_VERSION").to_string(),
-        doc_string: "The probability to migrate a task (to go on with a turn, where the feature turn is not 0)."
-            .to_string(),
-        graph: Some(graph),
-        opset_import: vec![onnx::OperatorSet { version: onnx::OPSET }],
-        metadata_props: vec![
-            property("features", names.join(",")),
-            property("feature_schema", host::feature_schema_hash()),
-            property("updates", checkpoint.updates.to_string()),
-        ],
-    }
-    .encode_to_vec()
+    // StringStringEntryProto: key 1, value 2
+    let property = |key: &str, value: String| new().bytes(1, key.as_bytes()).bytes(2, value.as_bytes());
+    let about = "The probability to migrate a task (to go on with a turn, where the feature turn is not 0).";
+    // ModelProto: ir_version 1, producer_name 2, producer_version 3, doc_string 6, graph 7, opset_import 8, metadata_props 14
+    new()
+        .number(1, IR_VERSION)
+        .bytes(2, b"scx_rl")
+        .bytes(3, env!("CARGO_PKG_VERSION").as_bytes())
+        .bytes(6, about.as_bytes())
+        .message(7, graph)
+        .message(8, new().number(2, OPSET))
+        .message(14, property("features", names.join(",")))
+        .message(14, property("feature_schema", host::feature_schema_hash()))
+        .message(14, property("updates", checkpoint.updates.to_string()))
+        .0
 }
 
 /// Trees that mostly do what the policy would rather do: one for moves, one for turns if it has learned of them.
@@ -335,11 +248,12 @@ fn as_tree(checkpoint: &Checkpoint, weights: &rl_weights, args: &ExportArgs) -> 
             let _ = writeln!(out, "\n{what}: only {} situations, too few", situations.len());
             continue;
         }
-        // Every second one is kept to say how good the tree is.
-        let half = |rest: usize| -> Vec<Features> {
-            situations.iter().skip(rest).step_by(2).take(SITUATIONS).copied().collect()
+        // The earlier half makes the tree, the later one says how good it is.
+        let (early, late) = situations.split_at(situations.len() / 2);
+        let some = |half: &[Features]| -> Vec<Features> {
+            half.iter().step_by(half.len().div_ceil(SITUATIONS)).copied().collect()
         };
-        let (known, others) = (half(0), half(1));
+        let (known, others) = (some(early), some(late));
         let tree = DecisionTree::params()
             .max_depth(Some(usize::from(args.depth)))
             .min_weight_leaf(known.len() as f32 / 1000.0)
@@ -377,8 +291,9 @@ fn branch(out: &mut String, node: &TreeNode<f32, usize>, actions: [&str; 2], dep
     let (feature, limit, _) = node.split();
     let names = host::feature_table();
     let name = names.get(feature).map_or("?", |feature| feature.name);
-    for (child, relation) in node.children().into_iter().zip(["<=", "> "]) {
-        let _ = writeln!(out, "{indent}{name} {relation} {:.0}", limit.floor());
+    // Features are whole numbers, and below this limit is what goes left.
+    for (child, relation) in node.children().into_iter().zip(["< ", ">="]) {
+        let _ = writeln!(out, "{indent}{name} {relation} {:.0}", limit.ceil());
         if let Some(child) = child {
             branch(out, child, actions, depth + 1);
         }
@@ -390,15 +305,53 @@ mod tests {
     use super::*;
     use crate::agent::{Agent, Hyper, Origin};
 
+    /// The fields of a message: number, and the bytes or the number as bytes.
+    fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        let mut all = Vec::new();
+        while !bytes.is_empty() {
+            let mut varint = || {
+                let (mut value, mut shift) = (0u64, 0);
+                loop {
+                    let byte = bytes[0];
+                    bytes = &bytes[1..];
+                    value |= u64::from(byte & 0x7f) << shift;
+                    shift += 7;
+                    if byte < 0x80 {
+                        return value;
+                    }
+                }
+            };
+            let (tag, value) = (varint(), varint());
+            match tag & 7 {
+                0 => all.push((tag >> 3, value.to_le_bytes().to_vec())),
+                2 => {
+                    let (field, rest) = bytes.split_at(value as usize);
+                    all.push((tag >> 3, field.to_vec()));
+                    bytes = rest;
+                }
+                other => panic!("wire type {other}"),
+            }
+        }
+        all
+    }
+
     #[test]
     fn an_onnx_model_is_the_policy() {
         let mut agent = Agent::new(Hyper::default(), 1).unwrap();
         let checkpoint = agent.checkpoint(Origin::default()).unwrap();
         let weights = checkpoint.publishable().unwrap();
-        let model = onnx::Model::decode(as_onnx(&checkpoint, &weights).as_slice()).unwrap();
-        let graph = model.graph.unwrap();
-        let data = |i: usize| graph.initializer[i].float_data.as_slice();
-        let (w1, b1, w2, b2) = (data(0), data(1), data(2), data(3));
+        let model = fields(&as_onnx(&checkpoint, &weights));
+        let graph = fields(&model.iter().find(|(field, _)| *field == 7).unwrap().1);
+        let data: Vec<Vec<f32>> = graph
+            .iter()
+            .filter(|(field, _)| *field == 5)
+            .map(|(_, tensor)| {
+                let tensor = fields(tensor);
+                let values = &tensor.iter().find(|(field, _)| *field == 4).unwrap().1;
+                values.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+            })
+            .collect();
+        let [w1, b1, w2, b2] = data.try_into().unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for i in 0..200 {
             let features = any_situation(i, &mut rng);

@@ -43,14 +43,32 @@ pub struct Learning {
     pub last_checkpoint_failed: bool,
 }
 
+/// What `--continue` goes on from: the latest checkpoint of a folder, if it has one that this version can use. Another one is
+/// put aside.
+///
+/// # Errors
+/// It cannot be put aside.
+fn latest(folder: &Path) -> Result<Option<PathBuf>> {
+    let (path, aside) = (folder.join(LATEST), folder.join("refused.safetensors"));
+    if !path.exists() {
+        info!("nothing to continue in {}: learning begins", folder.display());
+        return Ok(None);
+    }
+    let Err(why) = crate::run::load(&path) else { return Ok(Some(path)) };
+    std::fs::rename(&path, &aside).with_context(|| format!("cannot move {} aside", path.display()))?;
+    warn!("{why:#}: it is {} now, and learning begins anew", aside.display());
+    Ok(None)
+}
+
 impl Learning {
-    /// A fresh agent, or one that goes on from `--resume`, for a machine with this topology. Returns the generation to
+    /// A fresh agent, or one that goes on from `--resume` or `--continue`, for a machine with this topology. Returns the generation to
     /// go on from, too.
     ///
     /// # Errors
     /// When the checkpoint to resume from is refused, or the recording cannot be created.
     pub fn new(opts: &Opts, topology: String) -> Result<(Self, u64)> {
-        let (agent, generation) = match &opts.resume {
+        let resume = if opts.go_on { latest(&opts.checkpoint_dir)? } else { opts.resume.clone() };
+        let (agent, generation) = match &resume {
             None if opts.from_scratch => (Agent::new(Hyper::default(), opts.seed)?, 0),
             None => (Agent::imitating(Hyper::default(), opts.seed)?, 0),
             Some(path) => {

@@ -26,7 +26,8 @@ const DECISIONS: usize = 1000;
 ///
 /// Each home domain is a process, each task a thread: a slice from the decision to when the task ran, named
 /// after the point and the action (at TURN, to the end of the turn). Click on one for its probability, its
-/// features, where the task ran, how long, and how long it usually does.
+/// features, where the task ran, how long, and how long it usually does (at TURN: the least that one of those
+/// who wait wants).
 ///
 /// Example:
 ///
@@ -62,6 +63,8 @@ pub fn run(args: &TimelineArgs) -> Result<()> {
             (false, _) => {}
         }
     }
+    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    ensure!(!same(&args.recording, &args.out), "--out is the recording itself: choose another file");
     ensure!(!events.is_empty(), "{} holds no such decision", args.recording.display());
     let mut trace = Trace::create(&args.out, Vec::new())?;
     for event in &events {
@@ -139,7 +142,8 @@ impl Trace {
             "ran": event.ran_dom,
             "p_migrate": f64::from(event.p_migrate_q16) / 65536.0,
             "service_us": event.service_ns as f64 / 1e3,
-            "usual_us": event.usual_service_ns as f64 / 1e3,
+            // At TURN it is what one of those who wait wants.
+            if point == "turn" { "least_want_us" } else { "usual_us" }: event.usual_service_ns as f64 / 1e3,
             "censored": event.flags & RL_EV_CENSORED != 0,
             "features": Value::Object(features.collect()),
         });

@@ -21,6 +21,7 @@ use super::hyper::Hyper;
 use super::metrics::Counters;
 use super::network::{CRITIC_HIDDEN, Parameters};
 use super::quantise;
+use super::reward::REWARDS;
 
 const FORMAT: &str = "scx_rl-checkpoint";
 const FORMAT_VERSION: &str = "1";
@@ -57,12 +58,13 @@ pub(super) fn networks() -> String {
 }
 
 /// What must be equal in the file and in this build, beside the format: key, what it is, value.
-fn schema() -> [(&'static str, &'static str, String); 5] {
+fn schema() -> [(&'static str, &'static str, String); 6] {
     let names: Vec<_> = host::feature_table().iter().map(|f| f.name).collect();
     [
         ("event_version", "the event version", RL_EVENT_VERSION.to_string()),
         ("features", "the feature list", names.join(",")),
         ("feature_schema", "the feature schema", host::feature_schema_hash()),
+        ("rewards", "the meaning of the rewards", REWARDS.to_string()),
         ("network", "the network shape", networks()),
         (
             "quantisation",

@@ -110,6 +110,8 @@ fn turn_situation(rng: &mut ChaCha8Rng) -> Features {
         weight: 100,
         ..Default::default()
     };
+    // What it has run since its last sleep it wants at least.
+    input.home_run_avg_ns = input.home_run_avg_ns.min(input.task_want_ns);
     input.home_cpus = rng.random_range(1..17);
     input.home_queued = rng.random_range(0..=3 * input.home_cpus);
     input.other_queued = u32::from(input.home_queued == 0);

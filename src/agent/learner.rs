@@ -33,6 +33,10 @@ use super::hyper::Hyper;
 use super::network::{Layers, Mlp, Parameters};
 use super::quantise;
 
+/// Rewards of turns that differ by less, 0.2 ms, differ by nothing: among tasks that never sleep all are nearly zero, and to
+/// standardise them would make a policy of noise.
+const TURN_DEVIATION_MIN: f64 = 0.02;
+
 /// What one update did.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct UpdateStats {
@@ -185,8 +189,8 @@ impl Learner {
         let baseline = self.outputs(&self.critic, &inputs)?;
         let mut advantage: Vec<f32> = reward.iter().zip(baseline).map(|(r, v)| r - v).collect();
         // Two kinds of questions, whose rewards differ in scale.
-        for about_turns in [false, true] {
-            standardise(&mut advantage, |row| (inputs[row][RL_F_turn as usize] > 0.0) == about_turns);
+        for (about_turns, least) in [(false, 0.0), (true, TURN_DEVIATION_MIN)] {
+            standardise(&mut advantage, least, |row| (inputs[row][RL_F_turn as usize] > 0.0) == about_turns);
         }
         Ok(Batch { inputs, sign, start, importance, advantage, reward })
     }
@@ -240,14 +244,15 @@ fn probability(logit: f32) -> f32 {
     1.0 / (1.0 + (-logit).exp())
 }
 
-/// Zero mean and unit variance, of the rows that are meant. Where there is no variance, there are no advantages.
-fn standardise(values: &mut [f32], meant: impl Fn(usize) -> bool) {
+/// Zero mean and unit variance, of the rows that are meant; less, if the standard deviation is below `least`. Where there is no
+/// variance, there are no advantages.
+fn standardise(values: &mut [f32], least: f64, meant: impl Fn(usize) -> bool) {
     let rows: Vec<usize> = (0..values.len()).filter(|&row| meant(row)).collect();
     let n = rows.len().max(1) as f64;
     let mean = rows.iter().map(|&row| f64::from(values[row])).sum::<f64>() / n;
     let variance = rows.iter().map(|&row| (f64::from(values[row]) - mean).powi(2)).sum::<f64>() / n;
     for row in rows {
-        values[row] = ((f64::from(values[row]) - mean) / (variance.sqrt() + 1e-8)) as f32;
+        values[row] = ((f64::from(values[row]) - mean) / (variance.sqrt().max(least) + 1e-8)) as f32;
     }
 }
 

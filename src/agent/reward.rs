@@ -20,9 +20,10 @@
 //! time for which it keeps the CPU from those who wait, measured by the least that one of them wants between two sleeps:
 //!
 //! ```text
-//! raw reward      = min(want, TURN_CAP) x ((slept ? 1 : 0) - (service + (ended and switched ? SWITCH : 0)) / want)      in ms
+//! raw reward      = min(want, TURN_CAP) x ((slept ? 1 : 0) - (min(service, CAP) + (ended and switched ? SWITCH : 0)) / want)      in ms
 //! training reward = raw reward / TURN_CAP, in [-8, 8]                                                     TURN_CAP = 10 ms
-//! want            = the least that a waiting task usually runs between two sleeps, or has run since its last one
+//! want            = the least that one of the first waiting tasks usually runs between two sleeps, or has run since its last
+//!                   one; of one that has never slept, what new ones usually do
 //! ```
 //!
 //! So it is bursts done, less the bursts that others would have done in the same time; with a weight, so that a wait of a
@@ -30,7 +31,7 @@
 //! orders jobs of unknown length (Gittins, "Bandit processes and dynamic allocation indices", 1979): a burst that is nearly
 //! done is worth going on with, one that never ends is not, and where those who wait never end either it does not matter. It
 //! is not that index: the outcome is that of the rest of the turn under the present policy, not of the best time to stop;
-//! weights do not count; and who is next is a matter of deadlines, not of this. A mean over the domain's bursts would be wrong here: most
+//! weights do not count; bursts count whole, however much of them is done; and who is next is a matter of deadlines, not of this. A mean over the domain's bursts would be wrong here: most
 //! are those of tasks that sleep soon, while those who wait are mostly others.
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,10 @@ use crate::policy::{
     RL_END_TURN, RL_EV_CENSORED, RL_EV_KEPT, RL_EV_WHOLE, RL_EVENT_VERSION, RL_FEATURE_MAX, RL_MIGRATE, RL_MODE_DRAW,
     RL_MODE_RANDOM, RL_NR_DISTANCES, RL_NR_POINTS, RL_POINT_TURN, RL_POINT_WAKE, RL_PROB_ONE, rl_event,
 };
+
+/// Which rewards, and which measurements behind the features: to be changed with their meaning, so that what was learned of
+/// others is refused. `2`: turns are judged by who waits.
+pub const REWARDS: u32 = 2;
 
 /// Waits and extra service times count at most this much.
 pub const CAP_NS: u64 = 50_000_000;
@@ -172,7 +177,7 @@ pub struct Normaliser {
 
 impl Normaliser {
     /// The training reward of a valid event, in `[-clip, clip]`. The event counts towards the mean that it is divided by, so
-    /// the first event already has a scale.
+    /// the first event already has a scale. (At TURN that is a constant, and the mean only says how much was seen.)
     pub fn training_reward(&mut self, event: &rl_event, horizon_events: u64, clip: f64) -> f64 {
         let response_ns = event.wait_ns.min(CAP_NS) + event.usual_service_ns.min(CAP_NS);
         let mean = match u32::from(event.point) {

@@ -92,7 +92,7 @@ static inline u32 rl_share(u32 v, u32 n)
 	X(other_idle, "share of idle CPUs at the other domain", rl_share(in->other_idle, in->other_cpus))              \
 	X(home_run_avg, "mean run at home; at TURN, what the task has run since it slept; log2 of 1.024 us, eighths",  \
 	  rl_log8(in->home_run_avg_ns >> 10))                                                                          \
-	X(other_run_avg, "mean run at the other domain; at TURN, the least that a waiting task wants",                 \
+	X(other_run_avg, "mean run at the other domain; at TURN, the least that a waiting task wants; likewise",       \
 	  rl_log8(in->other_run_avg_ns >> 10))                                                                         \
 	X(task_run_avg, "mean run of the task, likewise", rl_log8(in->task_run_avg_ns >> 10))                          \
 	X(task_sleep_avg, "mean sleep of the task, log2 of 16.4 us, eighths", rl_log8(in->task_sleep_avg_ns >> 14))    \

@@ -392,7 +392,7 @@ void BPF_STRUCT_OPS(rl_stopping, struct task_struct *p, bool runnable)
 	event_stopped(tctx, used, whole);
 	/* If it does not sleep: see rl_quiescent(). An interrupted turn goes on later, and nobody knows what it would have been. */
 	if (runnable)
-		event_turn_over(tctx, now, p->scx.slice ? RL_EV_CENSOR_DEQUEUED : 0);
+		event_turn_over(tctx, now, p->scx.slice || (cctx && cctx->preempted) ? RL_EV_CENSOR_DEQUEUED : 0);
 	note_period(tctx, used, whole);
 	/* a turn that is over is not taken up again; one that somebody preempts for a moment is */
 	tctx->slice_used_ns = p->scx.slice || (cctx && cctx->preempted) ? turn : 0;

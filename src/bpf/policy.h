@@ -115,8 +115,9 @@ static inline u32 rl_heuristic(const struct rl_rule *rule, const u8 *f)
 }
 
 /*
- * Least probability of each action at TURN while learning: 1/50. A turn that ends a tick early or late costs little, and what
- * comes of going on depends on what is done at the next tick: a policy that always ends turns would never find out.
+ * Least probability of each action at TURN while learning, unless the floor is 0: 1/50. A turn that ends a tick early or late
+ * costs little, and what comes of going on depends on what is done at the next tick: a policy that always ends turns would
+ * hardly get to see that one.
  */
 #define RL_TURN_FLOOR_Q16 (RL_PROB_ONE / 50)
 

@@ -18,11 +18,14 @@ static __always_inline bool policy_has_turns(void)
 	return learn_slices && READ_ONCE(policy.slots[READ_ONCE(policy.active) & 1].mode) != RL_MODE_HEURISTIC;
 }
 
-/* So many that wait in a queue are looked at, the first ones. */
-#define RL_TURN_SCAN 8
+/* So many that wait in a queue are looked at, the first ones. Each look takes the queue's lock. */
+#define RL_TURN_SCAN 4
 
-/* The least that one of the first in the queue wants; at most `least`. Who has never run is left out. */
-static __always_inline u64 least_want_ns(u32 queue, u64 least)
+/*
+ * The least that one of the first in the queue wants who may run on the CPU; at most `least`. One that is new wants what new
+ * ones usually do before they first sleep, if anything is known of that.
+ */
+static __always_inline u64 least_want_ns(u32 queue, s32 cpu, const struct domain_ctx *dom, u64 least)
 {
 	struct task_struct *p;
 	u32 scanned = 0;
@@ -34,7 +37,9 @@ static __always_inline u64 least_want_ns(u32 queue, u64 least)
 		if (scanned++ >= RL_TURN_SCAN)
 			break;
 		tctx = lookup_task(p);
-		want = tctx ? want_ns(tctx) : 0;
+		if (!tctx || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+			continue;
+		want = tctx->burst_avg_ns ? want_ns(tctx) : dom->first_burst_ns;
 		if (want && want < least)
 			least = want;
 	}
@@ -53,11 +58,13 @@ __noinline bool rl_turn_goes_on(struct task_struct *p __arg_trusted, s32 cpu, u3
 
 	if (!tctx || !dom || !ask)
 		return true;
-	least = pinned ? least_want_ns(RL_CPU_QUEUE + cpu, RL_NEVER) : RL_NEVER;
+	least = pinned ? least_want_ns(RL_CPU_QUEUE + cpu, cpu, dom, RL_NEVER) : RL_NEVER;
 	if (queued)
-		least = least_want_ns(id, least);
-	/* nobody, or nobody who has run yet: nothing is known */
-	arm.usual_ns = least == RL_NEVER ? 0 : least;
+		least = least_want_ns(id, cpu, dom, least);
+	/* nobody who could take this CPU, or nothing is known of them */
+	if (least == RL_NEVER)
+		return true;
+	arm.usual_ns = least;
 	__builtin_memset(&ask->in, 0, sizeof(ask->in));
 	ask->in.point = RL_POINT_TURN;
 	ask->in.home_queued = queued;

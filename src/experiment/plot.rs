@@ -135,7 +135,11 @@ pub fn curves(curves: &[Curve], x: &Axis<'_>, y: &Axis<'_>) -> Result<String> {
     let points = || curves.iter().flat_map(|curve| curve.points.iter());
     let range = |of: fn(&(f64, f64)) -> f64| {
         let (low, high) = points().map(of).fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
-        if low < high { low..high } else { 0.0..1.0 }
+        match (low < high, low == high) {
+            (true, _) => low..high,
+            (_, true) => low - 0.5..high + 0.5,
+            _ => 0.0..1.0,
+        }
     };
     draw(380, |area| {
         let mut chart = ChartBuilder::on(area)

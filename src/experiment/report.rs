@@ -18,7 +18,7 @@ use crate::agent::metrics::LearningPoint;
 use crate::file;
 use crate::lab::statistics::Estimate;
 use crate::policy::host;
-use crate::policy::{RL_MODE_DRAW, RL_PROB_ONE, rl_slot, rl_weights};
+use crate::policy::{RL_F_turn, RL_MODE_DRAW, RL_PROB_ONE, rl_slot, rl_weights};
 use crate::process::print;
 use crate::runqlat::Latency;
 use crate::suite::summary::Findings;
@@ -34,7 +34,7 @@ pub struct ReportArgs {
     /// Where report.html, report.md and cells.jsonl go [default: the study's folder]
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
-    /// Heat maps of what was learned, over these two features; may be given more than once. `scx_rl checkpoint show` has their
+    /// Heat maps of what the first of those who learned knew at the end, over these two features; may be given more than once. `scx_rl checkpoint show` has their
     /// names.
     #[arg(long, value_name = "X,Y", value_parser = feature_pair, default_values = ["other_queued,home_queued", "move_cost,home_queued"])]
     pub heat: Vec<(usize, usize)>,
@@ -253,16 +253,24 @@ fn learning(study: &Study, topology: &str, heat: &[(usize, usize)]) -> Result<St
         )?;
         out += "\n";
     }
-    let Some(checkpoint) = study.checkpoint(&first.key)? else { return Ok(out) };
     let name = escape(&format!("{scheduler}: {workload}, seed {}", first.key.seed));
+    let weights = match study.checkpoint(&first.key) {
+        Ok(None) => return Ok(out),
+        Ok(Some(checkpoint)) => checkpoint.publishable().map_err(Into::into),
+        Err(why) => Err(why),
+    };
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "<p>The policy of {name} at the end: mean over other features, as they may be when a task wakes.</p>"
-    );
+    let weights = match weights {
+        Ok(weights) => weights,
+        Err(why) => {
+            let _ = writeln!(out, "<p class=\"worse\">No maps of {name}: {}</p>", escape(&format!("{why:#}")));
+            return Ok(out);
+        }
+    };
+    let _ = writeln!(out, "<p>The policy of {name} at the end: mean over random values of the other features.</p>");
     let names = host::feature_table();
     for &(x, y) in heat {
-        let rows = partial_dependence(&checkpoint.publishable()?, x, y);
+        let rows = partial_dependence(&weights, x, y);
         let _ = writeln!(out, "{}", plot::heat_map(&rows, HEAT_STEP, names[x].name, names[y].name)?);
     }
     Ok(out)
@@ -297,6 +305,9 @@ fn feature_pair(text: &str) -> Result<(usize, usize), String> {
         let place = names.iter().position(|feature| feature.name == name);
         place.ok_or_else(|| format!("there is no feature {name:?}; there are {}", all()))
     };
+    if text.split(',').any(|name| name == names[RL_F_turn as usize].name) {
+        return Err("the maps are of moves between domains, where no turn is judged: choose another feature".into());
+    }
     match text.split_once(',') {
         Some((x, y)) if x != y => Ok((find(x)?, find(y)?)),
         _ => Err("not two features with a comma between, such as other_queued,home_queued".into()),
@@ -404,6 +415,25 @@ mod tests {
         assert!(
             verdict("a", "b", &Estimate { value: 2.0, low: 2.0, high: 2.0 }, 1).contains("says nothing of how sure")
         );
+    }
+
+    #[test]
+    fn a_map_shows_what_the_policy_does_over_two_features() {
+        let (x, y) = feature_pair("other_idle,home_queued").unwrap();
+        for wrong in ["other_idle", "other_idle,other_idle", "other_idle,nothing", "turn,home_queued"] {
+            assert!(feature_pair(wrong).is_err(), "{wrong}");
+        }
+        // It migrates the more, the more CPUs are idle there.
+        let mut layers = crate::agent::imitation::actor().unwrap();
+        for array in [&mut layers.w1, &mut layers.b1, &mut layers.w2, &mut layers.b2] {
+            array.fill(0.0);
+        }
+        layers.w1[x * crate::policy::RL_HIDDEN as usize] = 1.0;
+        (layers.w2[0], layers.b2[0]) = (3.0, -3.0);
+        let rows = partial_dependence(&crate::agent::quantise::check(&layers).unwrap(), x, y);
+        assert_eq!((rows.len(), rows[0].len()), (32, 32));
+        assert!(rows.iter().all(|row| row[0] < 0.1 && row[31] > 0.9 && row.is_sorted()));
+        assert_eq!(plot::heat_map(&rows, HEAT_STEP, "x", "y").unwrap().matches("<rect").count(), 32 * 32 + 50);
     }
 
     #[test]

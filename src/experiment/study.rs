@@ -198,7 +198,10 @@ impl Study {
             );
             std::thread::sleep(POLL);
         }
-        for leftover in file::leftovers(&self.path("cells")).context("reading the cells")? {
+        let folders = ["cells", "checkpoints"].map(|name| self.path(name)).into_iter().filter(|folder| folder.exists());
+        let leftovers: Vec<_> =
+            folders.map(|folder| file::leftovers(&folder)).collect::<Result<_, _>>().context("reading the study")?;
+        for leftover in leftovers.into_iter().flatten() {
             fs::remove_file(&leftover).with_context(|| format!("removing {}", leftover.display()))?;
         }
         Ok(lock)

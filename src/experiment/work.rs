@@ -32,6 +32,8 @@ use crate::vm::Vm;
 
 /// Decisions logged for an agent that learns in the simulator, at most, per simulated second: `scx_rl ablation` has the same.
 const EVENTS_PER_S: f64 = 10_000.0;
+/// Points of a learning curve that a cell keeps, at most.
+const POINTS_MAX: usize = 1000;
 /// Least probability of each action of one that learns there.
 const EXPLORE_FLOOR: f64 = 0.001;
 
@@ -131,8 +133,12 @@ fn simulate(study: &Study, batch: Batch, keys: &[Key]) -> Result<()> {
                 record.figures = subject::figures(&score);
                 if let Some(Learned { points, checkpoint }) = learned {
                     // Before the cell: what has that is done.
-                    study.record_checkpoint(key, &checkpoint)?;
-                    record.learning = points;
+                    match checkpoint.parameters.not_finite() {
+                        None => study.record_checkpoint(key, &checkpoint)?,
+                        Some(what) => log::warn!("{} learned no finite {what}: no checkpoint", key.scheduler),
+                    }
+                    let every = points.len().div_ceil(POINTS_MAX).max(1);
+                    record.learning = points.into_iter().step_by(every).collect();
                 }
             }
             Err(error) => record.complaint = Some(format!("{error:#}")),

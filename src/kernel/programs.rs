@@ -66,6 +66,8 @@ pub fn of_scheduler() -> Result<Vec<ProgramCost>> {
     rodata.nr_cpu_ids = domains.nr_cpu_ids as u32;
     rodata.nr_domains = domains.cpus.len() as u32;
     rodata.smt_enabled = domains.smt;
+    // What is behind an option that is off would be dead code to the verifier.
+    rodata.learn_slices = true;
     for (cpu, dom) in domains.domain_of_cpu() {
         rodata.cpu_domain[cpu] = dom as u16;
         rodata.domain_cpus[dom][cpu / 64] |= 1 << (cpu % 64);

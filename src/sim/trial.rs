@@ -236,7 +236,12 @@ fn learn(
         ..Origin::default()
     };
     let points = std::mem::take(&mut pupil.points);
-    Ok((score, Some(Learned { points, checkpoint: agent.checkpoint(origin)? })))
+    // What a wreck knows is nothing to keep.
+    let learned = match wreck {
+        Some(_) => None,
+        None => Some(Learned { points, checkpoint: agent.checkpoint(origin)? }),
+    };
+    Ok((score, learned))
 }
 
 /// Let an agent learn under a load, from where it is.

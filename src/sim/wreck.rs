@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::agent::reward::CAP_NS;
 use crate::agent::{Agent, Hyper, Origin};
-use crate::policy::rl_event;
+use crate::policy::{RL_EV_WHOLE, RL_POINT_TURN, rl_event};
 
 /// How a learner is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +38,10 @@ impl Wreck {
             for event in events {
                 event.wait_ns = CAP_NS - event.wait_ns.min(CAP_NS);
                 event.service_ns = event.usual_service_ns;
+                if u32::from(event.point) == RL_POINT_TURN {
+                    // Who slept did not, and the other way round.
+                    event.flags ^= RL_EV_WHOLE;
+                }
             }
         }
     }
