@@ -13,6 +13,7 @@ PACKAGES=(
 	gcc make pkg-config libc6-dev libelf-dev zlib1g-dev  # libbpf, vendored by the scx crates
 	git ca-certificates util-linux python3-venv shellcheck
 	qemu-system-x86 kmod zstd xz-utils file iproute2     # the VM
+	systemd procps                                       # in it: scx_rl as a service
 	libcap-ng-dev libseccomp-dev                         # virtiofsd
 	stress-ng sysbench rt-tests                          # workloads; rt-tests has hackbench and cyclictest
 )

@@ -127,11 +127,11 @@ pub struct Axis<'a> {
     pub labels: usize,
 }
 
-/// Curves in one picture; the first is the baseline's.
+/// Curves in one picture, in the colours of the schedulers from number `first` on; 0 is the baseline.
 ///
 /// # Errors
 /// It cannot be drawn.
-pub fn curves(curves: &[Curve], x: &Axis<'_>, y: &Axis<'_>) -> Result<String> {
+pub fn curves(curves: &[Curve], x: &Axis<'_>, y: &Axis<'_>, first: usize) -> Result<String> {
     let points = || curves.iter().flat_map(|curve| curve.points.iter());
     let range = |of: fn(&(f64, f64)) -> f64| {
         let (low, high) = points().map(of).fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
@@ -163,7 +163,7 @@ pub fn curves(curves: &[Curve], x: &Axis<'_>, y: &Axis<'_>) -> Result<String> {
             .draw()
             .map_err(failed)?;
         for (number, curve) in curves.iter().enumerate() {
-            let colour = colour(number);
+            let colour = colour(first + number);
             // The seventh and later repeat the colours, with thinner lines.
             let style = colour.stroke_width(if number < COLOURS.len() { 3 } else { 1 });
             let drawn = chart.draw_series(LineSeries::new(curve.points.iter().copied(), style)).map_err(failed)?;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::plan::Key;
 use super::plot::{self, Axis, Curve, Ratio};
 use super::show;
 use super::study::{Record, Study};
@@ -34,7 +35,8 @@ pub struct ReportArgs {
     /// Where report.html, report.md and cells.jsonl go [default: the study's folder]
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
-    /// Heat maps of what the first of those who learned knew at the end, over these two features; may be given more than once. `scx_rl checkpoint show` has their
+    /// Heat maps of what those who learned knew at the end (under each workload, the first seed), over these two features; may
+    /// be given more than once. `scx_rl checkpoint show` has their
     /// names.
     #[arg(long, value_name = "X,Y", value_parser = feature_pair, default_values = ["other_queued,home_queued", "move_cost,home_queued"])]
     pub heat: Vec<(usize, usize)>,
@@ -234,9 +236,9 @@ fn learning(study: &Study, topology: &str, heat: &[(usize, usize)]) -> Result<St
         groups.entry((&record.key.scheduler, &record.key.workload)).or_default().push(record);
     }
     let mut out = String::new();
-    let Some(((scheduler, workload), first)) = groups.iter().next().map(|(key, records)| (*key, records[0])) else {
+    if groups.is_empty() {
         return Ok(out);
-    };
+    }
     out += "<h3>Learning</h3>\n<p>Means over seeds and rounds.</p>\n";
     for (description, value) in CURVES {
         let curves = groups.iter().map(|((scheduler, workload), records)| {
@@ -250,27 +252,33 @@ fn learning(study: &Study, topology: &str, heat: &[(usize, usize)]) -> Result<St
             &curves.collect::<Vec<_>>(),
             &Axis { description: "since it began, s", label: &|s: &f64| format!("{s:.0}"), labels: 10 },
             &Axis { description, label: &|v: &f64| format!("{v:.3}"), labels: 6 },
+            1,
         )?;
         out += "\n";
     }
-    let name = escape(&format!("{scheduler}: {workload}, seed {}", first.key.seed));
-    let weights = match study.checkpoint(&first.key) {
-        Ok(None) => return Ok(out),
+    for records in groups.values() {
+        out += &maps(study, &records[0].key, heat)?;
+    }
+    Ok(out)
+}
+
+/// The policy that a cell's agent had learned at its end.
+fn maps(study: &Study, key: &Key, heat: &[(usize, usize)]) -> Result<String> {
+    let name = escape(&format!("{}: {}, seed {}", key.scheduler, key.workload, key.seed));
+    let weights = match study.checkpoint(key) {
+        Ok(None) => return Ok(String::new()),
         Ok(Some(checkpoint)) => checkpoint.publishable().map_err(Into::into),
         Err(why) => Err(why),
     };
-    // Writing to a String cannot fail.
     let weights = match weights {
         Ok(weights) => weights,
-        Err(why) => {
-            let _ = writeln!(out, "<p class=\"worse\">No maps of {name}: {}</p>", escape(&format!("{why:#}")));
-            return Ok(out);
-        }
+        Err(why) => return Ok(format!("<p class=\"worse\">No maps of {name}: {}</p>\n", escape(&format!("{why:#}")))),
     };
-    let _ = writeln!(out, "<p>The policy of {name} at the end: mean over random values of the other features.</p>");
+    let mut out = format!("<p>The policy of {name} at the end: mean over random values of the other features.</p>\n");
     let names = host::feature_table();
     for &(x, y) in heat {
         let rows = partial_dependence(&weights, x, y);
+        // Writing to a String cannot fail.
         let _ = writeln!(out, "{}", plot::heat_map(&rows, HEAT_STEP, names[x].name, names[y].name)?);
     }
     Ok(out)
@@ -337,6 +345,7 @@ fn latencies(waits: &[(&String, &Latency)]) -> Result<String> {
         &shares.collect::<Vec<_>>(),
         &Axis { description: "wait for a CPU", label: &power, labels: 12 },
         &Axis { description: "share of waits", label: &|share: &f64| format!("{share:.0} %"), labels: 6 },
+        0,
     )?;
     let percentiles = waits.iter().map(|(name, waits)| {
         let values = [(0.5, waits.p50_us), (0.9, waits.p90_us), (0.99, waits.p99_us), (0.999, waits.p999_us)];
@@ -348,6 +357,7 @@ fn latencies(waits: &[(&String, &Latency)]) -> Result<String> {
         &percentiles.collect::<Vec<_>>(),
         &Axis { description: "percentile", label: &nines, labels: 6 },
         &Axis { description: "wait for a CPU", label: &power, labels: 8 },
+        0,
     )?;
     Ok(format!("<h3>Runqueue latency of all tasks</h3>\n{svg}\n{curve}\n"))
 }
