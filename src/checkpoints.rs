@@ -13,7 +13,7 @@ use crate::agent::{Checkpoint, Parameters};
 use crate::bench::random_inputs;
 use crate::export::{self, ExportArgs};
 use crate::policy::host;
-use crate::policy::{RL_MODE_DRAW, RL_PROB_ONE, rl_slot, rl_weights};
+use crate::policy::{RL_MODE_DRAW, rl_slot, rl_weights};
 use crate::process::print;
 use crate::run;
 
@@ -110,8 +110,7 @@ fn behaviour(before: &rl_weights, after: &rl_weights) -> (f64, f64, f64) {
     let (mut difference, mut divergence, mut other) = (0.0, 0.0, 0);
     for _ in 0..SITUATIONS {
         let features = host::features(&random_inputs(&mut rng));
-        let probability = |slot| f64::from(host::act(slot, &features, 0).p_migrate_q16) / f64::from(RL_PROB_ONE);
-        let (p, q) = (probability(&old), probability(&new));
+        let (p, q) = (host::p_migrate(&old, &features), host::p_migrate(&new, &features));
         difference += (p - q).abs();
         divergence += kl(p, q);
         other += u64::from((p > 0.5) != (q > 0.5));

@@ -207,7 +207,6 @@ fn as_onnx(checkpoint: &Checkpoint, weights: &rl_weights) -> Vec<u8> {
         .message(11, value("features", FEATURES))
         .message(12, value("logit", 1))
         .message(12, value("p_migrate", 1));
-    let names: Vec<_> = host::feature_table().iter().map(|feature| feature.name).collect();
     // StringStringEntryProto: key 1, value 2
     let property = |key: &str, value: String| new().bytes(1, key.as_bytes()).bytes(2, value.as_bytes());
     let about = "The probability to migrate a task (to go on with a turn, where the feature turn is not 0).";
@@ -219,7 +218,7 @@ fn as_onnx(checkpoint: &Checkpoint, weights: &rl_weights) -> Vec<u8> {
         .bytes(6, about.as_bytes())
         .message(7, graph)
         .message(8, new().number(2, OPSET))
-        .message(14, property("features", names.join(",")))
+        .message(14, property("features", host::feature_names().join(",")))
         .message(14, property("feature_schema", host::feature_schema_hash()))
         .message(14, property("updates", checkpoint.updates.to_string()))
         .0
@@ -268,7 +267,7 @@ fn as_tree(checkpoint: &Checkpoint, weights: &rl_weights, args: &ExportArgs) -> 
             100.0 * agree as f64 / others.len() as f64,
             others.len()
         );
-        branch(&mut out, tree.root_node(), *actions, 0);
+        branch(&mut out, tree.root_node(), &host::feature_names(), *actions, 0);
     }
     Ok(out)
 }
@@ -282,20 +281,19 @@ fn dataset(weights: &rl_weights, situations: &[Features]) -> Dataset<f32, usize,
     Dataset::new(records, Array1::from(actions))
 }
 
-fn branch(out: &mut String, node: &TreeNode<f32, usize>, actions: [&str; 2], depth: usize) {
+fn branch(out: &mut String, node: &TreeNode<f32, usize>, names: &[&str], actions: [&str; 2], depth: usize) {
     let indent = "    ".repeat(depth);
     if let Some(action) = node.prediction() {
         let _ = writeln!(out, "{indent}{}", actions[action.min(1)]);
         return;
     }
     let (feature, limit, _) = node.split();
-    let names = host::feature_table();
-    let name = names.get(feature).map_or("?", |feature| feature.name);
+    let name = names.get(feature).unwrap_or(&"?");
     // Features are whole numbers, and below this limit is what goes left.
     for (child, relation) in node.children().into_iter().zip(["< ", ">="]) {
         let _ = writeln!(out, "{indent}{name} {relation} {:.0}", limit.ceil());
         if let Some(child) = child {
-            branch(out, child, actions, depth + 1);
+            branch(out, child, names, actions, depth + 1);
         }
     }
 }

@@ -13,9 +13,9 @@
 //!
 //! [`sim`] runs the scheduler's C on a simulated machine instead of a kernel, and is an [`agent::Environment`] like it.
 //!
-//! Around it: [`checkpoints`] looks at what was learned, [`export`] writes it for others, [`ope`] evaluates policies on recordings, [`explain`] tells what
-//! drives them, [`timeline`] draws them, [`runqlat`] measures any scheduler by one yardstick, [`bench`] the cost of a decision, [`progs`] that of
-//! loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole thing
+//! Around it: [`checkpoints`] looks at what was learned, [`export`] writes it for others, [`ope`] evaluates policies on
+//! recordings, [`explain`] tells what drives them, [`timeline`] draws them, [`runqlat`] measures any scheduler by one
+//! yardstick, [`bench`] the cost of a decision, [`progs`] that of loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole thing
 //! there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
 //! [`experiment`] makes studies of the same parts: from one file, on all machines, and they can be interrupted.
 //! [`locality`] is a workload to which moves cost something, also on an emulated machine.

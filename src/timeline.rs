@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::agent::recording;
-use crate::policy::host::feature_table;
+use crate::policy::host::feature_names;
 use crate::policy::{RL_EV_CENSORED, RL_MIGRATE, RL_POINT_PULL, RL_POINT_TURN, rl_event};
 use crate::process::print;
 
@@ -85,7 +85,7 @@ pub struct Trace {
     /// Home domains that have got a name.
     homes: HashSet<u16>,
     /// Names of the features.
-    features: Vec<String>,
+    features: Vec<&'static str>,
     first: bool,
     /// The first error; nothing is written after it.
     failed: Option<std::io::Error>,
@@ -99,7 +99,7 @@ impl Trace {
     pub fn create(path: &Path, llcs: Vec<usize>) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot write a timeline to {}", path.display()))?;
         let running = vec![None; llcs.len()];
-        let features = feature_table().into_iter().map(|feature| feature.name.to_string()).collect();
+        let features = feature_names();
         let out = BufWriter::new(file);
         let mut trace = Self { out, running, llcs, homes: HashSet::new(), features, first: true, failed: None };
         for llc in 0..trace.llcs.iter().max().map_or(0, |&last| last + 1) {
@@ -136,7 +136,7 @@ impl Trace {
             (_, true) => ("wake", "migrate"),
             (_, false) => ("wake", "stay"),
         };
-        let features = self.features.iter().cloned().zip(event.features.map(Value::from));
+        let features = self.features.iter().map(ToString::to_string).zip(event.features.map(Value::from));
         let details = json!({
             "other": event.other_dom,
             "ran": event.ran_dom,

@@ -238,7 +238,7 @@ impl Checkpoint {
             origin: self.origin.clone(),
             network: format::networks(),
             feature_schema: crate::policy::host::feature_schema_hash(),
-            features: crate::policy::host::feature_table().iter().map(|f| f.name).collect(),
+            features: crate::policy::host::feature_names(),
             seed: self.seed,
             updates: self.updates,
             counters: self.counters,

@@ -59,10 +59,9 @@ pub(super) fn networks() -> String {
 
 /// What must be equal in the file and in this build, beside the format: key, what it is, value.
 fn schema() -> [(&'static str, &'static str, String); 6] {
-    let names: Vec<_> = host::feature_table().iter().map(|f| f.name).collect();
     [
         ("event_version", "the event version", RL_EVENT_VERSION.to_string()),
-        ("features", "the feature list", names.join(",")),
+        ("features", "the feature list", host::feature_names().join(",")),
         ("feature_schema", "the feature schema", host::feature_schema_hash()),
         ("rewards", "the meaning of the rewards", REWARDS.to_string()),
         ("network", "the network shape", networks()),

@@ -31,8 +31,8 @@
 //! orders jobs of unknown length (Gittins, "Bandit processes and dynamic allocation indices", 1979): a burst that is nearly
 //! done is worth going on with, one that never ends is not, and where those who wait never end either it does not matter. It
 //! is not that index: the outcome is that of the rest of the turn under the present policy, not of the best time to stop;
-//! weights do not count; bursts count whole, however much of them is done; and who is next is a matter of deadlines, not of this. A mean over the domain's bursts would be wrong here: most
-//! are those of tasks that sleep soon, while those who wait are mostly others.
+//! weights do not count; bursts count whole, however much of them is done; and who is next is a matter of deadlines, not of
+//! this. A mean over the domain's bursts would be wrong here: most are those of tasks that sleep soon, while those who wait are mostly others.
 
 use serde::{Deserialize, Serialize};
 

@@ -19,7 +19,7 @@ use crate::agent::metrics::LearningPoint;
 use crate::file;
 use crate::lab::statistics::Estimate;
 use crate::policy::host;
-use crate::policy::{RL_F_turn, RL_MODE_DRAW, RL_PROB_ONE, rl_slot, rl_weights};
+use crate::policy::{RL_F_turn, RL_MODE_DRAW, rl_slot, rl_weights};
 use crate::process::print;
 use crate::runqlat::Latency;
 use crate::suite::summary::Findings;
@@ -69,11 +69,12 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     let folder = args.out_dir.clone().unwrap_or_else(|| args.study.clone());
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut lines = String::new();
-    for record in study.cells()? {
-        lines += &(serde_json::to_string(&record)? + "\n");
+    let cells = study.cells()?;
+    for record in &cells {
+        lines += &(serde_json::to_string(record)? + "\n");
     }
     for (name, text) in
-        [("report.html", html(&study, &args.heat)?), ("report.md", show::text(&study)?), ("cells.jsonl", lines)]
+        [("report.html", html(&study, &cells, &args.heat)?), ("report.md", show::text(&study)?), ("cells.jsonl", lines)]
     {
         let path = folder.join(name);
         file::replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
@@ -135,7 +136,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn html(study: &Study, heat: &[(usize, usize)]) -> Result<String> {
+fn html(study: &Study, cells: &[Record], heat: &[(usize, usize)]) -> Result<String> {
     let spec = study.spec();
     let (names, rounds) = (spec.names(), spec.all_rounds());
     let (done, all) = study.progress();
@@ -158,7 +159,7 @@ fn html(study: &Study, heat: &[(usize, usize)]) -> Result<String> {
         }
         out += "</ul>\n";
         out += &pictures(&findings, &names, &spec.baseline)?;
-        out += &learning(study, &topology, heat)?;
+        out += &learning(study, cells, &topology, heat)?;
         let _ = writeln!(
             out,
             "<h3>All figures</h3>\n<div class=\"wide\">{}</div>",
@@ -229,8 +230,7 @@ fn pictures(findings: &Findings, names: &[String], baseline: &str) -> Result<Str
 }
 
 /// What was learned, on one machine: the course of it, and the policies at its end. Empty where nothing learned.
-fn learning(study: &Study, topology: &str, heat: &[(usize, usize)]) -> Result<String> {
-    let cells = study.cells()?;
+fn learning(study: &Study, cells: &[Record], topology: &str, heat: &[(usize, usize)]) -> Result<String> {
     let mut groups: BTreeMap<(&str, &str), Vec<&Record>> = BTreeMap::new();
     for record in cells.iter().filter(|record| record.key.topology == topology && !record.learning.is_empty()) {
         groups.entry((&record.key.scheduler, &record.key.workload)).or_default().push(record);
@@ -275,11 +275,11 @@ fn maps(study: &Study, key: &Key, heat: &[(usize, usize)]) -> Result<String> {
         Err(why) => return Ok(format!("<p class=\"worse\">No maps of {name}: {}</p>\n", escape(&format!("{why:#}")))),
     };
     let mut out = format!("<p>The policy of {name} at the end: mean over random values of the other features.</p>\n");
-    let names = host::feature_table();
+    let names = host::feature_names();
     for &(x, y) in heat {
         let rows = partial_dependence(&weights, x, y);
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{}", plot::heat_map(&rows, HEAT_STEP, names[x].name, names[y].name)?);
+        let _ = writeln!(out, "{}", plot::heat_map(&rows, HEAT_STEP, names[x], names[y])?);
     }
     Ok(out)
 }
@@ -296,7 +296,7 @@ fn partial_dependence(weights: &rl_weights, x: usize, y: usize) -> Vec<Vec<f64>>
             .map(|features| {
                 let mut features = *features;
                 (features[x], features[y]) = (x_value, y_value);
-                f64::from(host::act(&slot, &features, 0).p_migrate_q16) / f64::from(RL_PROB_ONE)
+                host::p_migrate(&slot, &features)
             })
             .sum();
         sum / situations.len() as f64
@@ -307,13 +307,12 @@ fn partial_dependence(weights: &rl_weights, x: usize, y: usize) -> Vec<Vec<f64>>
 
 /// Two features by name, such as `home_queued,other_queued`.
 fn feature_pair(text: &str) -> Result<(usize, usize), String> {
-    let names = host::feature_table();
+    let names = host::feature_names();
     let find = |name: &str| {
-        let all = || names.iter().map(|feature| feature.name).collect::<Vec<_>>().join(", ");
-        let place = names.iter().position(|feature| feature.name == name);
-        place.ok_or_else(|| format!("there is no feature {name:?}; there are {}", all()))
+        let place = names.iter().position(|feature| *feature == name);
+        place.ok_or_else(|| format!("there is no feature {name:?}; there are {}", names.join(", ")))
     };
-    if text.split(',').any(|name| name == names[RL_F_turn as usize].name) {
+    if text.split(',').any(|name| name == names[RL_F_turn as usize]) {
         return Err("the maps are of moves between domains, where no turn is judged: choose another feature".into());
     }
     match text.split_once(',') {

@@ -2,8 +2,8 @@
 //! A study's folder: its specification, where it comes from, and a file for each cell that is done.
 //!
 //! `spec.toml` is a copy of the specification, `study.json` says by what it is measured, `cells/` has a file for each cell,
-//! `checkpoints/` what was learned, `logs/` what programs said. A file is there whole or not at all, whatever ends the writer, so what is in `cells/` is what is
-//! done, and there is nothing else that could contradict it.
+//! `checkpoints/` what was learned, `logs/` what programs said. A file is there whole or not at all, whatever ends the writer,
+//! so what is in `cells/` is what is done, and there is nothing else that could contradict it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};

@@ -6,7 +6,7 @@ use std::os::raw::c_char;
 
 use sha2::{Digest, Sha256};
 
-use super::{RL_FEATURES, RL_NR_COUNTERS, rl_decision, rl_inputs, rl_rule, rl_slot, rl_weights};
+use super::{RL_FEATURES, RL_NR_COUNTERS, RL_PROB_ONE, rl_decision, rl_inputs, rl_rule, rl_slot, rl_weights};
 
 /// Number of features, the width of every feature vector.
 pub const FEATURES: usize = RL_FEATURES as usize;
@@ -60,6 +60,11 @@ pub fn feature_table() -> Vec<FeatureInfo> {
         .collect()
 }
 
+/// Names of the features, in the order of [`Features`].
+pub fn feature_names() -> Vec<&'static str> {
+    feature_table().into_iter().map(|feature| feature.name).collect()
+}
+
 /// Names of the counters and what they count, in the order of `RL_COUNTERS` in intf.h.
 pub fn counter_table() -> Vec<(&'static str, &'static str)> {
     (0..RL_NR_COUNTERS)
@@ -93,6 +98,11 @@ pub fn act(slot: &rl_slot, f: &Features, rnd: u32) -> rl_decision {
     // SAFETY: all pointers are valid for the call, and f has RL_FEATURES elements.
     unsafe { rl_host_act(slot, f.as_ptr(), rnd, &mut d) };
     d
+}
+
+/// The probability to migrate (at TURN: to go on) under `slot`.
+pub fn p_migrate(slot: &rl_slot, f: &Features) -> f64 {
+    f64::from(act(slot, f, 0).p_migrate_q16) / f64::from(RL_PROB_ONE)
 }
 
 /// The forward pass: network output in units of 1 / 2^16 of a logit.
