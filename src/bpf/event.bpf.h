@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The life of a logged decision: armed when it is taken (if sampled), completed when the task has run, written to the
- * ring buffer when that period on CPU ends. Sampling comes before any work, so an unsampled decision costs a branch.
+ * ring buffer when that period on CPU ends. Sampling comes before that work, so an unsampled decision costs a branch; at PULL
+ * also a look at whether an earlier one about the task is in the log.
  *
  * A PULL decision is taken by a CPU that does not own the task, while another CPU may start it: so the state changes by
  * compare-and-swap, and nr_runs, read when the decision began, tells whether the task has run in between. A MIGRATE that

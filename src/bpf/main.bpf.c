@@ -120,8 +120,9 @@ static __always_inline bool may_preempt(struct task_struct *p, struct task_ctx *
 }
 
 /*
- * Has a CPU not asked for a task for longer than any turn lasts? Its local DSQ never was empty, then: kernel threads that wake
- * each other there. As long as others wait, they wait like them.
+ * Has a CPU not asked for a task for longer than any turn lasts? Then, most likely, its local DSQ never was empty: kernel
+ * threads that wake each other there. As long as others wait, they wait like them. (Or it idled, or a higher class had it: the
+ * thread waits in its queue once, to which it comes as soon as it is free.)
  */
 static __always_inline bool held_up(struct cpu_ctx *cctx, s32 cpu)
 {
@@ -201,7 +202,7 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 				 enq_flags);
 	tctx->yielded = false;
 	/*
-	 * It was preempted for a moment; or the policy has just said so, and its CPU runs tasks of ours: where a higher class has
+	 * It was preempted for a moment; or the policy has just said so (or was not asked, see Known gaps), and its CPU runs tasks of ours: where a higher class has
 	 * it, nobody ticks, and nobody else would look after the task.
 	 */
 	stays = cctx && ((tctx->slice_used_ns && cctx->preempted) || (tctx->asked && READ_ONCE(cctx->granted_at_ns)));

@@ -47,7 +47,7 @@ bool cpu_leaves;
 #define RL_MAX_QUEUES (RL_MAX_DOMAINS + RL_MAX_CPUS)
 
 struct clock {
-	u64 now; /* virtual time, ns of a task of weight 100: the largest of the tasks that were first in line */
+	u64 now; /* virtual time, ns of a task of weight 100: the largest of those first in line, or RL_CRAWL */
 	s64 offset; /* of a CPU's queue: its time plus this is the domain's time. See rl_align(). */
 	/* What `now` was at marked_at_ns. See advance(). */
 	u64 marked;
@@ -129,7 +129,7 @@ struct task_ctx {
 	bool from_dsq; /* it waited in a queue, so its wait says something about that queue */
 	bool direct;   /* it was sent to an idle CPU */
 	bool sent;     /* rl_select_cpu() has found its CPU, rl_enqueue() puts it there */
-	bool asked;    /* since it last ran, the policy was asked at a wakeup */
+	bool asked;    /* since it last ran, a wakeup may have asked the policy */
 	bool sync;     /* its waker is about to sleep */
 	bool yielded;  /* it asked to be last in line */
 	bool moved;    /* this period on CPU is the first in another domain */
