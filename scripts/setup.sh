@@ -17,7 +17,7 @@ PACKAGES=(
 	libcap-ng-dev libseccomp-dev                         # virtiofsd
 	stress-ng sysbench rt-tests                          # workloads; rt-tests has hackbench and cyclictest
 )
-SUITE_PACKAGES=(fio nginx-light wrk postgresql linux-perf)
+SUITE_PACKAGES=(fio nginx-light apache2-bin wrk postgresql linux-perf)
 VIRTME_NG=1.42
 VIRTIOFSD=1.14.0
 RUST_MINOR=91 # Cargo.toml's rust-version is 1.91

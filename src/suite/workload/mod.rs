@@ -85,6 +85,7 @@ const PERF: Tool = Tool::of("perf", "linux-perf");
 const SYSBENCH: Tool = Tool::of("sysbench", "sysbench");
 const CYCLICTEST: Tool = Tool::of("cyclictest", "rt-tests");
 const NGINX: Tool = Tool::of("nginx", "nginx-light");
+const APACHE: Tool = Tool::of("apache2", "apache2-bin");
 const WRK: Tool = Tool::of("wrk", "wrk");
 const POSTGRES: Tool = Tool::of("postgres", "postgresql");
 const PGBENCH: Tool = Tool::of("pgbench", "postgresql");
@@ -177,7 +178,7 @@ pub const REAL: &[Workload] = &[
         about: "nginx, a worker for each CPU, and wrk with 32 connections",
         tools: &[NGINX, WRK],
         figures: &[rate("requests", "1/s"), time("p99", "us")],
-        prepare: servers::prepare_nginx,
+        prepare: servers::prepare_web,
         run: servers::run_nginx,
     },
     Workload {
@@ -224,6 +225,14 @@ pub const ON_DEMAND: &[Workload] = &[
         figures: SCHBENCH_FIGURES,
         prepare: compile::prepare,
         run: bench::schbench_compile,
+    },
+    Workload {
+        name: "apache-wrk",
+        about: "Apache (event), a process of 16 threads for each CPU, and wrk with 32 connections",
+        tools: &[APACHE, WRK],
+        figures: &[rate("requests", "1/s"), time("p99", "us")],
+        prepare: servers::prepare_web,
+        run: servers::run_apache,
     },
     Workload {
         name: "locality-free",

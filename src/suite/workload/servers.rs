@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Workloads of a server and its clients, started and ended each time: nginx with wrk, PostgreSQL with pgbench.
+//! Workloads of a server and its clients, started and ended each time: nginx and Apache with wrk, PostgreSQL with pgbench.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -10,11 +10,15 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use nix::unistd::User;
 
-use super::{END_LIMIT, NGINX, PGBENCH, POSTGRES, Site, found};
+use super::{APACHE, END_LIMIT, NGINX, PGBENCH, POSTGRES, Site, found};
 use crate::lab::statistics::quantile;
 use crate::lab::tools;
 
-/// Of the page that nginx serves.
+/// Where Debian has Apache's modules.
+const APACHE_MODULES: &str = "/usr/lib/apache2/modules";
+/// Who serves: Apache does not as root.
+const WEB_USER: &str = "www-data";
+/// Of the page that web servers serve.
 const PAGE_BYTES: usize = 1024;
 /// pgbench's scale: 100,000 rows each.
 const SCALE: &str = "3";
@@ -22,8 +26,9 @@ const SCALE: &str = "3";
 const SKIPPED: u64 = 5;
 const SECONDS: &str = "4";
 
-pub fn prepare_nginx(site: &Site<'_>) -> Result<()> {
-    let folder = site.path("nginx");
+/// The page, and a folder for all files of a web server.
+pub fn prepare_web(site: &Site<'_>) -> Result<()> {
+    let folder = site.path("web");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let page = folder.join("index.html");
     fs::write(&page, vec![b'x'; PAGE_BYTES]).with_context(|| format!("writing {}", page.display()))
@@ -43,22 +48,57 @@ fn nginx_configuration(folder: &Path, workers: usize, port: u16) -> String {
 }
 
 pub fn run_nginx(site: &Site<'_>) -> Result<Vec<f64>> {
-    let folder = site.path("nginx");
+    serve(site, "nginx", nginx_configuration, |folder, configuration| {
+        let mut command = Command::new(NGINX.check()?);
+        command.arg("-p").arg(folder).arg("-e").arg("stderr").arg("-c").arg(configuration);
+        Ok(command)
+    })
+}
+
+/// All of Apache's files are in its folder, but for its modules.
+fn apache_configuration(folder: &Path, workers: usize, port: u16) -> String {
+    let folder = folder.display();
+    let modules: String = ["mpm_event", "authz_core", "unixd"]
+        .map(|name| format!("LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so\n"))
+        .concat();
+    format!(
+        "{modules}ServerRoot {folder}\nServerName localhost\nListen 127.0.0.1:{port}\nPidFile {folder}/pid\n\
+         DefaultRuntimeDir {folder}\nUser {WEB_USER}\nGroup {WEB_USER}\nStartServers {workers}\nServerLimit {workers}\n\
+         ThreadsPerChild 16\nMaxRequestWorkers {}\nDocumentRoot {folder}\nErrorLog {folder}/error.log\n\
+         KeepAlive On\nMaxKeepAliveRequests 0\n<Directory {folder}>\n    Require all granted\n</Directory>\n",
+        16 * workers
+    )
+}
+
+pub fn run_apache(site: &Site<'_>) -> Result<Vec<f64>> {
+    serve(site, "apache2", apache_configuration, |_, configuration| {
+        let mut command = Command::new(APACHE.check()?);
+        command.arg("-D").arg("FOREGROUND").arg("-f").arg(configuration);
+        Ok(command)
+    })
+}
+
+/// A web server, and wrk: requests/s, and their 99th percentile, us. `configuration` gets the folder, how many processes
+/// serve, and the port; `command` the folder and the configuration's file.
+fn serve(
+    site: &Site<'_>,
+    name: &str,
+    configuration: fn(&Path, usize, u16) -> String,
+    command: impl Fn(&Path, &Path) -> Result<Command>,
+) -> Result<Vec<f64>> {
+    let folder = site.path("web");
     // Nobody else listens there, or the kernel would not have given it.
     let port =
         TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).context("finding a port")?.port();
-    let configuration = folder.join("nginx.conf");
-    fs::write(&configuration, nginx_configuration(&folder, site.cpus, port))
-        .with_context(|| format!("writing {}", configuration.display()))?;
-    let mut command = Command::new(NGINX.check()?);
-    command.arg("-p").arg(&folder).arg("-e").arg("stderr").arg("-c").arg(&configuration);
-    let mut nginx = site.start("nginx", &mut command)?;
-    site.wait_ready("nginx", &mut nginx, || TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+    let file = folder.join(format!("{name}.conf"));
+    fs::write(&file, configuration(&folder, site.cpus, port)).with_context(|| format!("writing {}", file.display()))?;
+    let mut server = site.start(name, &mut command(&folder, &file)?)?;
+    site.wait_ready(name, &mut server, || TcpStream::connect(("127.0.0.1", port)).is_ok())?;
     let mut command = Command::new("wrk");
     command.args([format!("-t{}", (site.cpus / 2).max(1)), "-c32".into(), format!("-d{SECONDS}s")]);
     let ran = site.run("wrk", command.args(["--latency", &format!("http://127.0.0.1:{port}/")]))?;
-    site.still_runs("nginx", &mut nginx)?;
-    nginx.interrupt(END_LIMIT)?;
+    site.still_runs(name, &mut server)?;
+    server.interrupt(END_LIMIT)?;
     let (requests_per_s, p99_us) = found(tools::wrk(&ran.text), "wrk", &ran.text)?;
     Ok(vec![requests_per_s, p99_us])
 }
@@ -153,6 +193,21 @@ mod tests {
         fs::write(&file, nginx_configuration(&folder, 2, 65_000)).unwrap();
         let output = Command::new(nginx).args(["-t", "-e", "stderr", "-p"]).arg(&folder).arg("-c").arg(&file).output();
         let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn apache_accepts_its_configuration() {
+        let Ok(apache) = APACHE.check() else {
+            eprintln!("skipped: no apache2");
+            return;
+        };
+        let folder = std::env::temp_dir().join(format!("scx_rl-apache-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("apache2.conf");
+        fs::write(&file, apache_configuration(&folder, 2, 65_000)).unwrap();
+        let output = Command::new(apache).args(["-t", "-f"]).arg(&file).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         fs::remove_dir_all(&folder).unwrap();
     }
