@@ -63,6 +63,8 @@ pub enum Command {
     Ope(crate::ope::OpeArgs),
     Explain(crate::explain::ExplainArgs),
     Timeline(crate::timeline::TimelineArgs),
+    #[command(subcommand)]
+    Fleet(crate::fleet::FleetCommand),
     Runqlat(crate::runqlat::RunqlatArgs),
     /// What a decision costs in the kernel of this machine, by BPF test_run (no sched_ext needed); or, with --learner, what
     /// learning costs.

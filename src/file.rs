@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sha2::{Digest, Sha256};
+
 /// What the names of unfinished files begin with.
 const TEMPORARY: &str = ".scx_rl-";
 
@@ -40,6 +42,26 @@ pub fn leftovers(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let unfinished =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
     Ok(fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).filter(unfinished).collect())
+}
+
+/// SHA-256 of bytes, in hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// SHA-256 of a file's content, in hex.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256_of(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(hex(&hash.finalize()))
+}
+
+/// Bytes in hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Write a new file to the disk. An old one of that name can only be a leftover of a killed process with the same id.

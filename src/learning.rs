@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use log::{error, info, warn};
@@ -236,9 +237,12 @@ pub fn guard_counts(counters: &Counters) -> Counts {
 
 /// The time now, as RFC 3339 in UTC, to the second.
 pub fn now_utc() -> String {
-    let secs = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
+    utc(SystemTime::now())
+}
+
+/// A time, as RFC 3339 in UTC, to the second.
+pub fn utc(time: SystemTime) -> String {
+    let secs = time.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
     let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
     // Civil date from days since 1970-01-01: Hinnant, "chrono-compatible low-level date algorithms".
     let z = days + 719_468;

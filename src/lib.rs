@@ -14,7 +14,7 @@
 //! [`sim`] runs the scheduler's C on a simulated machine instead of a kernel, and is an [`agent::Environment`] like it.
 //!
 //! Around it: [`checkpoints`] looks at what was learned, [`export`] writes it for others, [`ope`] evaluates policies on
-//! recordings, [`explain`] tells what drives them, [`timeline`] draws them, [`runqlat`] measures any scheduler by one
+//! recordings, [`explain`] tells what drives them, [`timeline`] draws them, [`fleet`] shares them between machines (as tables, [`table`]), [`runqlat`] measures any scheduler by one
 //! yardstick, [`bench`] the cost of a decision, [`progs`] that of loaded schedulers, [`verifier`] that of loading. [`vm`] boots a kernel that has sched_ext; [`demo`] runs the whole thing
 //! there, and [`suite`] compares schedulers on real programs (both by [`lab`]).
 //! [`experiment`] makes studies of the same parts: from one file, on all machines, and they can be interrupted.
@@ -31,6 +31,7 @@ pub mod explain;
 pub mod export;
 pub mod exporter;
 pub mod file;
+pub mod fleet;
 pub mod keeping;
 pub mod kernel;
 pub mod lab;
@@ -45,6 +46,7 @@ pub mod runqlat;
 pub mod sim;
 pub mod stats;
 pub mod suite;
+pub mod table;
 pub mod timeline;
 pub mod verifier;
 pub mod vm;

@@ -13,8 +13,8 @@ use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
 use scx_rl::{
-    bench, checkpoints, dashboard, demo, experiment, explain, kernel, learning, locality, ope, progs, run, runqlat,
-    sim, stats, suite, timeline, verifier, vm,
+    bench, checkpoints, dashboard, demo, experiment, explain, fleet, kernel, learning, locality, ope, progs, run,
+    runqlat, sim, stats, suite, timeline, verifier, vm,
 };
 use simplelog::{ColorChoice, TerminalMode};
 
@@ -39,6 +39,7 @@ fn start(cli: Cli) -> Result<ExitCode> {
         Some(Command::Ope(args)) => ope::run(&args)?,
         Some(Command::Explain(args)) => explain::run(&args)?,
         Some(Command::Timeline(args)) => timeline::run(&args)?,
+        Some(Command::Fleet(command)) => fleet::run(&command)?,
         Some(Command::Runqlat(args)) => runqlat::run(args)?,
         Some(Command::Bench(args)) => bench::run(&args)?,
         Some(Command::Verifier(args)) => verifier::run(&args)?,

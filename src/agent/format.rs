@@ -11,6 +11,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
+use crate::file::hex;
 use crate::policy::{
     RL_EVENT_VERSION, RL_FEATURE_BITS, RL_FEATURES, RL_GROUPS, RL_HIDDEN, RL_LOGIT_BITS, RL_WEIGHT_BITS, host,
     rl_weights,
@@ -288,7 +289,7 @@ fn checksum(raw: &Raw) -> String {
         part(format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes());
         part(&tensor.data);
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 fn data<'a>(raw: &'a Raw, name: &str) -> Result<&'a [u8], CheckpointError> {

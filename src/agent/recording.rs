@@ -94,6 +94,16 @@ pub enum RecordingError {
     },
 }
 
+/// Whether a file begins as a recording does.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_recording(path: &Path) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    std::fs::File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+    Ok(magic == MAGIC)
+}
+
 /// The events of a recording. One that ends within a record, because its writer was killed, is used as far as it goes.
 ///
 /// # Errors

@@ -62,7 +62,8 @@ pub enum ExperimentCommand {
     List(ListArgs),
     /// What a study found.
     Show(ShowArgs),
-    /// Write a study as a page (report.html, which needs nothing else), as Markdown, and its cells as JSON lines.
+    /// Write a study as a page (report.html, which needs nothing else), as Markdown, and its data: cells as JSON lines, figures as a Parquet
+    /// table.
     Report(ReportArgs),
     /// How the schedulers that two studies have in common differ between them.
     Compare(CompareArgs),

@@ -25,6 +25,7 @@ use crate::runqlat::Latency;
 use crate::suite::summary::Findings;
 use crate::suite::table::{legend, number};
 use crate::suite::workload::Better;
+use crate::table::{Column, to_parquet};
 
 /// Options of `experiment report`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,7 +33,7 @@ pub struct ReportArgs {
     /// The study's folder.
     #[arg(value_name = "DIR")]
     pub study: PathBuf,
-    /// Where report.html, report.md and cells.jsonl go [default: the study's folder]
+    /// Where report.html, report.md, cells.jsonl and figures.parquet go [default: the study's folder]
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
     /// Heat maps of what those who learned knew at the end (under each workload, the first seed), over these two features; may
@@ -73,14 +74,46 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     for record in &cells {
         lines += &(serde_json::to_string(record)? + "\n");
     }
-    for (name, text) in
-        [("report.html", html(&study, &cells, &args.heat)?), ("report.md", show::text(&study)?), ("cells.jsonl", lines)]
-    {
+    for (name, bytes) in [
+        ("report.html", html(&study, &cells, &args.heat)?.into_bytes()),
+        ("report.md", show::text(&study)?.into_bytes()),
+        ("cells.jsonl", lines.into_bytes()),
+        ("figures.parquet", figures(&cells)?),
+    ] {
         let path = folder.join(name);
-        file::replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+        file::replace(&path, &bytes).with_context(|| format!("writing {}", path.display()))?;
         print(&format!("{}\n", path.display()))?;
     }
     Ok(())
+}
+
+/// A table of all figures of all cells, a row each. A cell that failed has one row, without a value.
+fn figures(cells: &[Record]) -> Result<Vec<u8>> {
+    let failed = (String::new(), None);
+    let rows: Vec<(&Record, (String, Option<f64>))> = cells
+        .iter()
+        .flat_map(|cell| {
+            let figures = cell.figures.iter().map(|(name, value)| (name.clone(), Some(*value)));
+            let none = cell.figures.is_empty().then(|| failed.clone());
+            figures.chain(none).map(move |figure| (cell, figure))
+        })
+        .collect();
+    let text = |of: fn(&Record) -> &str| Column::Text(rows.iter().map(|(cell, _)| of(cell).to_string()).collect());
+    let seeds = rows.iter().map(|(cell, _)| i64::try_from(cell.key.seed)).collect::<Result<_, _>>();
+    to_parquet(&[
+        ("topology", text(|cell| &cell.key.topology)),
+        ("scheduler", text(|cell| &cell.key.scheduler)),
+        ("workload", text(|cell| &cell.key.workload)),
+        ("seed", Column::Whole(seeds.context("a seed is beyond 2^63")?)),
+        ("round", Column::Whole(rows.iter().map(|(cell, _)| cell.key.round as i64).collect())),
+        ("figure", Column::Text(rows.iter().map(|(_, (name, _))| name.clone()).collect())),
+        ("value", Column::Real(rows.iter().map(|(_, (_, value))| *value).collect())),
+        ("complaint", text(|cell| cell.complaint.as_deref().unwrap_or_default())),
+        ("kernel", text(|cell| &cell.kernel)),
+        ("version", text(|cell| &cell.version)),
+        ("spec_sha256", text(|cell| &cell.spec_sha256)),
+        ("ended_at", text(|cell| &cell.ended_at)),
+    ])
 }
 
 /// What the numbers of a scheduler mean, in words.

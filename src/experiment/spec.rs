@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
 use super::reader::{Mistakes, Reader, Table};
 use super::subject;
+use crate::file;
 use crate::sim::contender::Contender as Simulated;
 use crate::sim::machine::Shape;
 use crate::suite::contender::{self, EEVDF};
@@ -259,7 +259,7 @@ impl<'a> Reader<'a> {
             warm_up_s: self.seconds(top, "warm-up-s", 2.0, 0.0),
             seconds: self.seconds(top, "seconds", 10.0, 0.001),
             jobs: self.integer_of(top, "jobs", 1..=64, 1) as usize,
-            sha256: hex(&Sha256::digest(self.content.as_bytes())),
+            sha256: file::sha256(self.content.as_bytes()),
         };
         let cells = [spec.topologies.len(), spec.seeds.len(), spec.rounds, spec.schedulers.len(), spec.workloads.len()]
             .iter()
@@ -269,10 +269,6 @@ impl<'a> Reader<'a> {
         }
         spec
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn check_scheduler(backend: Backend, name: &str, how: Option<&str>) -> Result<(), String> {

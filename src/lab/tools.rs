@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+
+use crate::file;
 
 /// A program, and where it comes from.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +51,8 @@ impl Tool {
                 return Some(String::from_utf8_lossy(&asked.stdout).into_owned());
             }
         }
-        let sum = Sha256::digest(std::fs::read(find(self.name)?).ok()?);
-        Some(format!("sha256 {}", sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()))
+        let sum = file::sha256_of(&find(self.name)?).ok()?;
+        Some(format!("sha256 {}", sum.get(..16)?))
     }
 }
 

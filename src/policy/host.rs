@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::os::raw::c_char;
 
-use sha2::{Digest, Sha256};
+use crate::file::sha256;
 
 use super::{RL_FEATURES, RL_NR_COUNTERS, RL_PROB_ONE, rl_decision, rl_inputs, rl_rule, rl_slot, rl_weights};
 
@@ -77,11 +77,8 @@ pub fn counter_table() -> Vec<(&'static str, &'static str)> {
 
 /// SHA-256 (hex) over names and expressions of the feature table: two builds with the same hash see the same features.
 pub fn feature_schema_hash() -> String {
-    let mut hash = Sha256::new();
-    for f in feature_table() {
-        hash.update(format!("{}={}\n", f.name, f.expr));
-    }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    let table: String = feature_table().iter().map(|f| format!("{}={}\n", f.name, f.expr)).collect();
+    sha256(table.as_bytes())
 }
 
 /// Compute the feature vector of raw measurements.

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The subcommand `sim`.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::faults::Faults;
 use super::machine::{Costs, Shape};
 use super::report::{Summary, Times, decisions, share};
 use super::workload::Workload;
 use super::{Balancer, Sim, SimConfig};
-use crate::agent::Environment;
+use crate::agent::recording::{Header, Recorder};
+use crate::agent::{Agent, Environment, Hyper};
 use crate::process::{print, resident_bytes};
 
 /// Events are taken that often, simulated ns, so that none are lost.
@@ -80,6 +82,11 @@ pub struct SimArgs {
     /// of 16 CPUs.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+
+    /// Record the decisions, as --learn does: to evaluate policies by (`scx_rl ope`), or to learn from (`scx_rl replay`,
+    /// `scx_rl fleet`). With --balancer random, whose actions are drawn.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 /// The subcommand `sim`.
@@ -113,12 +120,26 @@ fn simulate(args: &SimArgs) -> Result<Summary> {
     if let Some(path) = &args.trace {
         sim.trace_to(path)?;
     }
+    let mut recorder = match &args.record {
+        None => None,
+        Some(path) => {
+            anyhow::ensure!(
+                args.balancer == Balancer::Random,
+                "--record needs --balancer random: others draw no actions"
+            );
+            let file = File::create(path).with_context(|| format!("cannot record to {}", path.display()))?;
+            // As if an agent had listened that began as the fixed rule.
+            Some(Recorder::new(file, &Header::of(&Agent::imitating(Hyper::default(), args.seed)?), None)?)
+        }
+    };
     let (end_ns, mut events) = ((args.seconds * 1e9) as u64, Vec::new());
     while sim.elapsed_ns() < end_ns {
         sim.run_for(POLL_NS.min(end_ns - sim.elapsed_ns()))?;
         events.clear();
         sim.poll(&mut events)?;
+        recorder.as_mut().map_or(Ok(()), |recorder| recorder.events(&events))?;
     }
+    recorder.map_or(Ok(()), |recorder| recorder.finish().map(|_| ()))?;
     sim.end_trace()?;
     Ok(summary(&mut sim, args.balancer, shape, tasks, args.seed, started.elapsed().as_secs_f64()))
 }

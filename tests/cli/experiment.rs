@@ -141,9 +141,13 @@ fn a_study_can_be_interrupted_listed_and_compared() {
     scx_rl(&["experiment", "run", &quick, "--out-dir", &other]).succeeds(&["12 cells, 0 of them done"]);
     scx_rl(&["experiment", "run", "--resume", &other]).succeeds(&["12 cells, 12 of them done"]);
     scx_rl(&["experiment", "compare", &other, &other]).succeeds(&["## 16cpu-4llc, learning", "before (b) |", "1.00"]);
-    scx_rl(&["experiment", "report", &other]).succeeds(&["report.html", "report.md", "cells.jsonl"]);
+    scx_rl(&["experiment", "report", &other]).succeeds(&["report.html", "report.md", "cells.jsonl", "figures.parquet"]);
     let read = |name: &str| std::fs::read_to_string(Path::new(&other).join(name)).unwrap();
     assert_eq!(read("cells.jsonl").lines().count(), 12);
+    let table = std::fs::read(Path::new(&other).join("figures.parquet")).unwrap();
+    let table = scx_rl::table::Table::open(table.into()).unwrap();
+    let rounds = table.whole(0, "round").unwrap();
+    assert!(rounds.len() > 12 && rounds.len() == table.text(0, "figure").unwrap().len(), "{rounds:?}");
     let page = read("report.html");
     assert!(
         page.matches("<svg").count() == 2 && page.contains("learning has 1.") || page.contains("learning has 0."),

@@ -7,6 +7,7 @@ mod checkpoint;
 mod common;
 mod experiment;
 mod flags;
+mod fleet;
 mod locality;
 mod machine;
 mod ope;
