@@ -9,7 +9,7 @@
 //! 3. [`kernel`]: loads, attaches, drains events, publishes weights. The only place that knows libbpf.
 //! 4. [`agent`]: reward, batch, actor-critic learner, quantisation, checkpoint, recording. Knows neither BPF nor clocks;
 //!    [`agent::Environment`] is all it sees of the world.
-//! 5. [`run`] (with [`learning`], [`keeping`], [`stats`], [`dashboard`], [`exporter`], [`process`]): the loop that joins them. [`cli`]: the options.
+//! 5. [`run`] (with [`learning`], [`keeping`], [`stats`], [`dashboard`], [`exporter`], [`process`], [`privileges`]): the loop that joins them. [`cli`]: the options.
 //!
 //! [`sim`] runs the scheduler's C on a simulated machine instead of a kernel, and is an [`agent::Environment`] like it.
 //!
@@ -39,6 +39,7 @@ pub mod learning;
 pub mod locality;
 pub mod ope;
 pub mod policy;
+pub mod privileges;
 pub mod process;
 pub mod progs;
 pub mod run;

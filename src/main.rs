@@ -13,8 +13,8 @@ use scx_rl::agent::{Agent, Origin};
 use scx_rl::cli::{Balancer, Cli, Command, Opts, ReplayArgs};
 use scx_rl::process::{Signals, print};
 use scx_rl::{
-    bench, checkpoints, dashboard, demo, experiment, explain, fleet, kernel, learning, locality, ope, progs, run,
-    runqlat, sim, stats, suite, timeline, verifier, vm,
+    bench, checkpoints, dashboard, demo, experiment, explain, fleet, kernel, learning, locality, ope, privileges,
+    progs, run, runqlat, sim, stats, suite, timeline, verifier, vm,
 };
 use simplelog::{ColorChoice, TerminalMode};
 
@@ -76,6 +76,8 @@ fn schedule(opts: &Opts) -> Result<()> {
         stats::server_data().describe_meta(&mut text, None)?;
         return print(&String::from_utf8_lossy(&text));
     }
+    // Before there are other threads, which would keep what they began with.
+    privileges::limit()?;
     let signals = Signals::install()?;
     if let Some(interval) = opts.monitor {
         let (interval, stop) = (Duration::from_secs_f64(interval), signals.stop_flag());

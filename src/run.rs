@@ -29,6 +29,7 @@ use crate::policy::{
     RL_CNT_wake_migrated, RL_MODE_DRAW, RL_MODE_GREEDY, RL_MODE_HEURISTIC, RL_MODE_RANDOM, RL_MODE_TURNS, rl_event,
     rl_weights,
 };
+use crate::privileges;
 use crate::process::{self, Signals};
 use crate::stats::{self, Metrics, ReaderId};
 
@@ -197,7 +198,9 @@ impl Run<'_> {
             ..SchedulerConfig::DEFAULT
         };
         let mut object = MaybeUninit::uninit();
-        let mut scheduler = Scheduler::attach(&mut object, &config, domains, first, self.generation, &mut self.tasks)?;
+        let mut scheduler = privileges::while_attaching(|| {
+            Scheduler::attach(&mut object, &config, domains, first, self.generation, &mut self.tasks)
+        })?;
         scheduler.set_sample_shift(self.sample_shift);
         if Domains::discover(&self.opts.domains)? != *domains {
             // A CPU came or went after the topology was read, and before the kernel began to watch for us.
@@ -209,7 +212,10 @@ impl Run<'_> {
             // Only now: a low priority would make loading slow on a busy machine.
             self.attached = true;
             self.started = Instant::now();
-            process::settle(self.opts.agent_nice, self.agent_cpus.as_ref());
+            privileges::while_attaching(|| {
+                process::settle(self.opts.agent_nice, self.agent_cpus.as_ref());
+                Ok(())
+            })?;
         }
         // Counters begin anew, and so do intervals.
         self.readers.clear();

@@ -15,6 +15,11 @@ check second-says-why file_says "$W/second.log" 'another sched_ext scheduler is 
 timeout 5 "$X" --monitor 1 >"$W/monitor.log" 2>&1
 check monitor-shows-learning file_says "$W/monitor.log" 'entropy'
 
+# Attached, no thread of it has more of root's power than to get at files.
+caps() { cat /proc/"$pid"/task/*/status | awk -v what="$1:" '$1 == what { print $2 }' | sort -u; }
+check only-files-now [ "$(caps CapEff)" = 0000000000000002 ]
+check may-attach-again [ "$(caps CapPrm)" = 000000c000800002 ]
+
 exec 3<>/dev/tcp/127.0.0.1/9764
 printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
 timeout 5 cat <&3 >"$W/metrics.txt"

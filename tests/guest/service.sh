@@ -49,12 +49,19 @@ journal() { inside journalctl --no-pager --unit scx_rl 2>/dev/null; }
 
 check starts-at-boot wait_for 90 is_active scx_rl
 check attached-at-boot wait_for 30 state_is enabled
-[ "$(cat $S/state)" = enabled ] || { inside systemctl status --no-pager scx_rl; journal; } >"$W/status.log" 2>&1
+if ! state_is enabled; then
+	{ inside systemctl status --no-pager scx_rl; journal; } >"$W/status.log" 2>&1
+	tail -5 "$W/status.log"
+	kill -KILL $unshare
+	echo done
+	exit
+fi
 check monitor inside timeout 20 sh -c 'scx_rl --monitor 1 2>/dev/null | grep -m 1 -q .'
 
 # What it may do: BPF, PERFMON and SYS_NICE.
 status=$(inside cat "/proc/$(main_pid)/status")
 echo "capabilities: $(echo "$status" | grep CapEff)"
+check none-in-effect [ "$(echo "$status" | awk '/CapEff/ { print $2 }')" = 0000000000000000 ]
 check capabilities [ "$(echo "$status" | awk '/CapBnd/ { print $2 }')" = "000000c000800000" ]
 
 load_start 200
