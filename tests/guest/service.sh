@@ -101,6 +101,9 @@ echo "security: $(tail -1 "$W/security.txt")"
 
 chroot $R dpkg --remove scx-rl >>"$W/dpkg.log" 2>&1
 check package-leaves [ ! -e $R/usr/bin/scx_rl ]
+check what-it-learned-stays [ -s $R/var/lib/scx_rl/latest.safetensors ]
+chroot $R dpkg --purge scx-rl >>"$W/dpkg.log" 2>&1
+check purge-leaves-nothing [ ! -e $R/var/lib/scx_rl -a ! -e $R/etc/default/scx_rl ]
 kill -KILL $unshare
 clean_dmesg
 echo done
