@@ -92,6 +92,10 @@ verifier-record: setup test-kernels build ## write anew what the BPF programs co
 		--rwdir target/verifier -- $(SCX_RL) verifier --record target/verifier/record.json || exit 1; done
 	cp target/verifier/record.json tests/verifier/record.json
 
+.PHONY: bless
+bless: build ## train the checkpoint that is built into scx_rl anew, and measure it, in the simulator
+	$(step) "training" scripts/bless.sh
+
 .PHONY: check
 check: ## formats and lints only
 	$(step) "rustfmt" cargo fmt --check

@@ -35,9 +35,10 @@ use crate::policy::{
 ///
 /// Examples:
 ///
+///   scx_rl                                 use the policy that comes with it
 ///   scx_rl --learn --checkpoint-dir DIR    learn, beginning as the fixed rule
 ///   scx_rl --learn --resume FILE           go on learning
-///   scx_rl --frozen FILE                   use what was learned
+///   scx_rl --frozen FILE                   use what was learned here
 ///   scx_rl --heuristic                     the fixed rule, to compare with
 ///   scx_rl --monitor 1                     watch one that runs
 #[derive(Debug, Parser)]
@@ -122,7 +123,7 @@ pub enum Balancer {
     Random,
 }
 
-/// What the options of learning contradict. (Not `requires = "learn"`: clap drops that where another balancer is given.)
+/// What the options of learning contradict. (Besides `requires = "learn"`, which clap drops where another balancer is given.)
 const NOT_LEARNING: [&str; 3] = ["frozen", "heuristic", "random"];
 
 /// Options of the scheduler.
@@ -137,7 +138,7 @@ pub struct Opts {
     #[clap(long, group = "balancer", value_name = "FILE", help_heading = "Balancer (choose one)")]
     pub frozen: Option<PathBuf>,
 
-    /// With --frozen: take the action of higher probability always. A comparison; it is worse in the simulator.
+    /// Without learning: take the action of higher probability always. A comparison; it is worse in the simulator.
     #[clap(long, conflicts_with_all = ["learn", "heuristic", "random", "monitor"], help_heading = "Balancer (choose one)")]
     pub greedy: bool,
 
@@ -157,61 +158,61 @@ pub struct Opts {
     pub random: bool,
 
     /// Go on from this checkpoint instead of an imitation of the fixed rule.
-    #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    #[clap(long, value_name = "FILE", requires = "learn", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub resume: Option<PathBuf>,
 
     /// Go on from latest.safetensors in --checkpoint-dir if it is there, as a service does that is started again. One that this
     /// version refuses is kept as refused.safetensors, and learning begins anew.
-    #[clap(long = "continue", conflicts_with_all = NOT_LEARNING, conflicts_with_all = ["resume", "from_scratch"],
+    #[clap(long = "continue", requires = "learn", conflicts_with_all = NOT_LEARNING, conflicts_with_all = ["resume", "from_scratch"],
            help_heading = "Learning")]
     pub go_on: bool,
 
     /// Begin with a network of random numbers: nearly a fair coin. Without it, a fresh one imitates the fixed rule.
-    #[clap(long, conflicts_with_all = NOT_LEARNING, conflicts_with = "resume", help_heading = "Learning")]
+    #[clap(long, requires = "learn", conflicts_with_all = NOT_LEARNING, conflicts_with = "resume", help_heading = "Learning")]
     pub from_scratch: bool,
 
     /// Switch the guard off, and the gate: the network decides all of the time, and every update is published that
     /// passes the checks. The guard compares it with the fixed rule in short windows of random order, gives it 20 to
     /// 95 % of the time, aiming at a cost of at most 3 % of response times, and pauses it if it is worse.
-    #[clap(long, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    #[clap(long, requires = "learn", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub no_guard: bool,
 
     /// Folder for checkpoints; the newest is always latest.safetensors. It is replaced atomically; a failure to write
     /// is reported, and learning goes on. SIGUSR1 writes one at once.
-    #[clap(long, value_name = "DIR", default_value = "checkpoints", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    #[clap(long, value_name = "DIR", default_value = "checkpoints", requires = "learn", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub checkpoint_dir: PathBuf,
 
     /// Seconds between checkpoints. One is also written at exit.
-    #[clap(long, value_name = "SEC", default_value_t = 60.0, value_parser = positive, conflicts_with_all = NOT_LEARNING,
+    #[clap(long, value_name = "SEC", default_value_t = 60.0, value_parser = positive, requires = "learn", conflicts_with_all = NOT_LEARNING,
            help_heading = "Learning")]
     pub checkpoint_every: f64,
 
     /// Keep the last N checkpoints as at-UPDATES.safetensors, too. Whatever N is, best.safetensors is the one whose
     /// policy cost least by what the guard measured, at the upper end of the 95 % interval; best.json says how much.
-    #[clap(long, value_name = "N", default_value_t = 0, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    #[clap(long, value_name = "N", default_value_t = 0, requires = "learn", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub checkpoint_keep: usize,
 
     /// Seconds between looks whether there is a newer network to publish.
-    #[clap(long, value_name = "SEC", default_value_t = 1.0, value_parser = positive, conflicts_with_all = NOT_LEARNING,
+    #[clap(long, value_name = "SEC", default_value_t = 1.0, value_parser = positive, requires = "learn", conflicts_with_all = NOT_LEARNING,
            help_heading = "Learning")]
     pub publish_every: f64,
 
     /// Seed of everything random in the agent. With --record, the same events give the same weights, bit for bit.
-    #[clap(long, default_value_t = 1, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    #[clap(long, default_value_t = 1, requires = "learn", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub seed: u64,
 
     /// Least probability of each action while learning. Exploration costs latency: keep it small. (With --slices, where a turn
     /// may end: 1/50 at least, if it is not 0.)
-    #[clap(long, value_name = "P", default_value_t = 0.001, value_parser = floor, conflicts_with_all = NOT_LEARNING,
+    #[clap(long, value_name = "P", default_value_t = 0.001, value_parser = floor, requires = "learn", conflicts_with_all = NOT_LEARNING,
            help_heading = "Learning")]
     pub explore_floor: f64,
 
     /// Write every event to this file, to learn from offline (`scx_rl replay`), or to judge policies by (`scx_rl ope`).
-    #[clap(long, value_name = "FILE", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    #[clap(long, value_name = "FILE", requires = "learn", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub record: Option<PathBuf>,
 
     /// Stop recording at this size.
-    #[clap(long, value_name = "MIB", default_value_t = 1024, conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
+    #[clap(long, value_name = "MIB", default_value_t = 1024, requires = "learn", conflicts_with_all = NOT_LEARNING, help_heading = "Learning")]
     pub record_limit_mib: u64,
 
     /// How many decisions to log, at most, per second: beyond that a random sample is taken (1 in 2, 4, 8, ...).
@@ -345,14 +346,14 @@ impl Mechanism {
 }
 
 impl Opts {
-    /// The balancer that was chosen, if one was.
-    pub fn balancer(&self) -> Option<Balancer> {
-        match (self.learn, self.frozen.is_some(), self.heuristic, self.random) {
-            (true, ..) => Some(Balancer::Learn),
-            (_, true, ..) => Some(if self.greedy { Balancer::Greedy } else { Balancer::Frozen }),
-            (_, _, true, _) => Some(Balancer::Heuristic),
-            (.., true) => Some(Balancer::Random),
-            _ => None,
+    /// The balancer that was chosen; without a choice the network of the built-in checkpoint.
+    pub fn balancer(&self) -> Balancer {
+        match (self.learn, self.heuristic, self.random) {
+            (true, ..) => Balancer::Learn,
+            (_, true, _) => Balancer::Heuristic,
+            (.., true) => Balancer::Random,
+            _ if self.greedy => Balancer::Greedy,
+            _ => Balancer::Frozen,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use log::{LevelFilter, warn};
 use scx_rl::agent::recording::{self, Reader};
@@ -86,10 +86,7 @@ fn schedule(opts: &Opts) -> Result<()> {
             false => stats::monitor(interval, stop),
         };
     }
-    let Some(balancer) = opts.balancer() else {
-        bail!("choose a balancer: --learn, --frozen FILE, --heuristic or --random (see --help)");
-    };
-
+    let balancer = opts.balancer();
     let interval = opts.stats.unwrap_or(if balancer == Balancer::Learn { 5.0 } else { 0.0 });
     if interval > 0.0 {
         let stop = signals.stop_flag();

@@ -78,18 +78,17 @@ struct Summary {
 /// error, or when the last checkpoint could not be written.
 pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
     // What can fail without the kernel fails first.
-    let frozen = match &opts.frozen {
-        None => None,
-        Some(path) => {
-            let checkpoint = load(path)?;
-            let weights = checkpoint.publishable().with_context(|| format!("{} must not run", path.display()))?;
+    let frozen = match balancer {
+        Balancer::Frozen | Balancer::Greedy => {
+            let (checkpoint, name) = frozen(opts)?;
+            let weights = checkpoint.publishable().with_context(|| format!("{name} must not run"))?;
             ensure!(
                 !opts.slices || checkpoint.knows_turns(),
-                "{} has not learned how long turns should last: leave out --slices, or learn with it",
-                path.display()
+                "{name} has not learned how long turns should last: leave out --slices, or learn with it"
             );
             Some((weights, checkpoint.origin.generation))
         }
+        Balancer::Learn | Balancer::Heuristic | Balancer::Random => None,
     };
     let agent_cpus = opts.agent_cpus.as_deref().map(process::parse_cpus).transpose()?;
     preflight::check()?;
@@ -161,6 +160,22 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
 /// Load a checkpoint; errors name the file.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     Checkpoint::load(path).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// The checkpoint that comes with this program. `make bless` makes it, checkpoints/blessed.json says how.
+///
+/// # Errors
+/// It is of another version, which a test rules out.
+pub fn blessed() -> Result<Checkpoint> {
+    Checkpoint::from_bytes(include_bytes!("../checkpoints/blessed.safetensors")).context("the built-in checkpoint")
+}
+
+/// What a run without learning uses, and its name.
+fn frozen(opts: &Opts) -> Result<(Checkpoint, String)> {
+    match &opts.frozen {
+        Some(path) => Ok((load(path)?, path.display().to_string())),
+        None => Ok((blessed()?, "the built-in checkpoint".to_string())),
+    }
 }
 
 /// What outlives a restart.
@@ -281,9 +296,9 @@ impl Run<'_> {
                 Checkpoint::load(&path)?;
                 checkpoint = Some(path.display().to_string());
             }
-        } else if let Some(path) = &opts.frozen {
+        } else if matches!(self.balancer, Balancer::Frozen | Balancer::Greedy) {
             self.weights_match = Some(scheduler.read_back()?.weights == first.weights);
-            checkpoint = Some(path.display().to_string());
+            checkpoint = Some(frozen(opts)?.1);
         }
         self.generation = scheduler.generation();
         drop(server);

@@ -274,3 +274,15 @@ fn an_exported_policy_decides_as_the_checkpoint_does() {
     scx_rl(&["checkpoint", "export", &file, "--format", "c", "--out", "/proc/x.h"])
         .fails(1, &["cannot write /proc/x.h"]);
 }
+
+#[test]
+fn the_built_in_checkpoint_is_of_this_version_and_has_a_manifest() {
+    let blessed = scx_rl::run::blessed().expect("make bless");
+    blessed.publishable().unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints");
+    let manifest = std::fs::read_to_string(folder.join("blessed.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let sha256 = scx_rl::file::sha256_of(&folder.join("blessed.safetensors")).unwrap();
+    assert_eq!(manifest["sha256"], sha256);
+    assert!(manifest["groups"]["all"]["response"][0].as_f64().is_some());
+}

@@ -97,9 +97,11 @@ fn the_suite_lists_what_there_is() {
 }
 
 #[test]
-fn without_a_balancer_it_says_which_there_are() {
-    for args in [&[][..], &["--seed", "3"], &["--resume", "x"], &["--duration", "1"], &["--stats", "1"]] {
-        scx_rl(args).fails(1, &["choose a balancer", "--learn", "--frozen FILE", "--heuristic", "--random", "--help"]);
+fn options_of_learning_need_it() {
+    for args in
+        [&["--seed", "3"][..], &["--resume", "x"], &["--continue"], &["--no-guard"], &["--checkpoint-keep", "1"]]
+    {
+        scx_rl(args).fails(2, &["required", "--learn"]);
     }
 }
 

@@ -29,7 +29,9 @@ fn a_kernel_without_sched_ext_is_named_with_what_to_do() {
     let checkpoint = folder.with("good.safetensors", &learn(1, 600).checkpoint.to_bytes().unwrap());
     let release = scx_rl::kernel::preflight::kernel_release();
     for args in [
-        &["--learn"][..],
+        &[][..],
+        &["--greedy", "--duration", "1"],
+        &["--learn"],
         &["--learn", "--resume", &checkpoint, "--stats", "0"],
         &["--learn", "--record", "events.rec", "--checkpoint-dir", "checkpoints"],
         &["--frozen", &checkpoint],

@@ -58,6 +58,14 @@ stop
 check frozen-exit-code [ "$code" -eq 0 ]
 check frozen-weights file_says "$W/frozen.json" '"weights_as_published": true'
 
+# without a balancer: what is built in
+start blessed --summary "$W/blessed.json" --agent-nice 0
+sleep 3
+stop
+check blessed-exit-code [ "$code" -eq 0 ]
+check blessed-is-frozen file_says "$W/blessed.json" '"mode": "frozen"'
+check blessed-weights file_says "$W/blessed.json" '"weights_as_published": true'
+
 # go on from it, under other domains: allowed, and said
 start resumed --learn --resume "$W/ck/latest.safetensors" --checkpoint-dir "$W/ck2" --domains cpus:0/1/2/3
 check other-topology-said file_says "$W/resumed.log" 'learned on another topology'
