@@ -80,7 +80,7 @@ pub fn run(opts: &Opts, balancer: Balancer, signals: &Signals) -> Result<()> {
     // What can fail without the kernel fails first.
     let frozen = match balancer {
         Balancer::Frozen | Balancer::Greedy => {
-            let (checkpoint, name) = frozen(opts)?;
+            let (checkpoint, name) = (frozen(opts)?, frozen_name(opts));
             let weights = checkpoint.publishable().with_context(|| format!("{name} must not run"))?;
             ensure!(
                 !opts.slices || checkpoint.knows_turns(),
@@ -170,12 +170,14 @@ pub fn blessed() -> Result<Checkpoint> {
     Checkpoint::from_bytes(include_bytes!("../checkpoints/blessed.safetensors")).context("the built-in checkpoint")
 }
 
-/// What a run without learning uses, and its name.
-fn frozen(opts: &Opts) -> Result<(Checkpoint, String)> {
-    match &opts.frozen {
-        Some(path) => Ok((load(path)?, path.display().to_string())),
-        None => Ok((blessed()?, "the built-in checkpoint".to_string())),
-    }
+/// What a run without learning uses.
+fn frozen(opts: &Opts) -> Result<Checkpoint> {
+    opts.frozen.as_deref().map_or_else(blessed, load)
+}
+
+/// What that is called.
+fn frozen_name(opts: &Opts) -> String {
+    opts.frozen.as_ref().map_or("the built-in checkpoint".to_string(), |path| path.display().to_string())
 }
 
 /// What outlives a restart.
@@ -298,7 +300,7 @@ impl Run<'_> {
             }
         } else if matches!(self.balancer, Balancer::Frozen | Balancer::Greedy) {
             self.weights_match = Some(scheduler.read_back()?.weights == first.weights);
-            checkpoint = Some(frozen(opts)?.1);
+            checkpoint = Some(frozen_name(opts));
         }
         self.generation = scheduler.generation();
         drop(server);

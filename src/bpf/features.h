@@ -3,8 +3,8 @@
  * What the policy sees. Pure integer C, compiled for BPF and for the host.
  *
  * RL_FEATURE_TABLE is the one place where features are defined: adding one is adding a line (and, if it needs a new
- * measurement, a field of struct rl_inputs that balance.bpf.h and turn.bpf.h fill). Names and expressions are hashed into the schema of
- * a checkpoint, so a checkpoint of another table is refused.
+ * measurement, a field of struct rl_inputs that balance.bpf.h and turn.bpf.h fill). Names and expressions are hashed into
+ * the schema of a checkpoint, so a checkpoint of another table is refused.
  */
 #ifndef __SCX_RL_FEATURES_H
 #define __SCX_RL_FEATURES_H

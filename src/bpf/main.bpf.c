@@ -202,8 +202,8 @@ void BPF_STRUCT_OPS(rl_enqueue, struct task_struct *p, u64 enq_flags)
 				 enq_flags);
 	tctx->yielded = false;
 	/*
-	 * It was preempted for a moment; or the policy has just said so (or was not asked, see Known gaps), and its CPU runs tasks of ours: where a higher class has
-	 * it, nobody ticks, and nobody else would look after the task.
+	 * It was preempted for a moment; or the policy has just said so (or was not asked, see Known gaps), and its CPU runs tasks
+	 * of ours: where a higher class has it, nobody ticks, and nobody else would look after the task.
 	 */
 	stays = cctx && ((tctx->slice_used_ns && cctx->preempted) || (tctx->asked && READ_ONCE(cctx->granted_at_ns)));
 	tctx->asked = false;

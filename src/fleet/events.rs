@@ -58,6 +58,11 @@ fn schema() -> String {
     format!("rewards {REWARDS}, features {}", feature_schema_hash())
 }
 
+/// Names of the features' columns.
+fn feature_columns() -> Vec<String> {
+    feature_names().iter().map(|name| format!("f_{name}")).collect()
+}
+
 /// A Parquet file of these events, the first of which is that `first` of its run.
 ///
 /// # Errors
@@ -77,7 +82,7 @@ pub fn write(events: &[rl_event], first: u64) -> Result<Vec<u8>> {
         let values = values.collect::<Result<_, _>>().with_context(|| format!("{} of an event", field.name))?;
         columns.push((field.name, Column::Whole(values)));
     }
-    let names: Vec<String> = feature_names().iter().map(|name| format!("f_{name}")).collect();
+    let names = feature_columns();
     for (i, name) in names.iter().enumerate() {
         columns.push((name, Column::Whole(events.iter().map(|event| i64::from(event.features[i])).collect())));
     }
@@ -91,7 +96,7 @@ pub fn write(events: &[rl_event], first: u64) -> Result<Vec<u8>> {
 /// A column is not there or damaged, a number does not fit, or the events are of a build with other features or rewards; and
 /// those of `each`.
 pub fn read(bytes: Bytes, mut each: impl FnMut(&rl_event) -> Result<()>) -> Result<u64> {
-    let (table, schema) = (Table::open(bytes)?, schema());
+    let (table, schema, features) = (Table::open(bytes)?, schema(), feature_columns());
     let mut count = 0;
     for group in 0..table.groups() {
         let schemas = table.text(group, "schema")?;
@@ -105,9 +110,8 @@ pub fn read(bytes: Bytes, mut each: impl FnMut(&rl_event) -> Result<()>) -> Resu
         for field in &FIELDS {
             fill(&mut events, table.whole(group, field.name)?, field.name, field.set)?;
         }
-        for (i, name) in feature_names().iter().enumerate() {
-            let name = format!("f_{name}");
-            fill(&mut events, table.whole(group, &name)?, &name, |event, value| {
+        for (i, name) in features.iter().enumerate() {
+            fill(&mut events, table.whole(group, name)?, name, |event, value| {
                 u8::try_from(value).map(|value| event.features[i] = value).is_ok()
             })?;
         }
@@ -183,7 +187,7 @@ mod tests {
             for field in &FIELDS {
                 columns.push((field.name, Column::Whole(vec![if field.name == "tid" { tid } else { 0 }])));
             }
-            let names: Vec<String> = feature_names().iter().map(|name| format!("f_{name}")).collect();
+            let names = feature_columns();
             columns.extend(names.iter().map(|name| (name.as_str(), Column::Whole(vec![0]))));
             read_all(to_parquet(&columns).unwrap()).map_err(|error| format!("{error:#}"))
         };

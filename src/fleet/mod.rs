@@ -200,6 +200,15 @@ fn list(place: &str) -> Result<()> {
     print(&lines)
 }
 
+/// A place, and the tables at it.
+fn tables_at(place: &str) -> Result<(Store, Vec<object_store::path::Path>)> {
+    let store = Store::open(place)?;
+    let found = store.list()?.into_iter().map(|(path, _)| path);
+    let tables: Vec<_> = found.filter(|path| path.as_ref().ends_with(TABLE)).collect();
+    ensure!(!tables.is_empty(), "there are no tables (*{TABLE}) at {place}");
+    Ok((store, tables))
+}
+
 fn learn(args: &LearnArgs) -> Result<()> {
     let (mut agent, origin) = match &args.resume {
         Some(path) => {
@@ -212,14 +221,11 @@ fn learn(args: &LearnArgs) -> Result<()> {
         }
     };
     let before = agent.metrics().updates;
+    let places = args.logs.iter().map(|place| tables_at(place)).collect::<Result<Vec<_>>>()?;
     let (mut count, mut tables) = (0, 0);
     for _ in 0..args.passes {
-        for place in &args.logs {
-            let store = Store::open(place)?;
-            let found = store.list()?.into_iter().filter(|(path, _)| path.as_ref().ends_with(TABLE));
-            let found: Vec<_> = found.collect();
-            ensure!(!found.is_empty(), "there are no tables (*{TABLE}) at {place}");
-            for (path, _) in found {
+        for (place, (store, paths)) in args.logs.iter().zip(&places) {
+            for path in paths {
                 let observe = |event: &rl_event| {
                     // As in a live run: an update that failed left the parameters as they were.
                     if let Err(e) = agent.observe(&[*event]) {
@@ -227,7 +233,7 @@ fn learn(args: &LearnArgs) -> Result<()> {
                     }
                     Ok(())
                 };
-                count += events::read(store.read(&path)?, observe)
+                count += events::read(store.read(path)?, observe)
                     .with_context(|| format!("cannot learn from {path} of {place}"))?;
                 tables += 1;
             }

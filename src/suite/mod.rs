@@ -47,9 +47,9 @@ const ATTACH_GUESS: Duration = Duration::from_secs(6);
 /// confidence interval (of five rounds or more); and for each scheduler the geometric mean over workloads, in which each workload counts once. A
 /// scheduler that the kernel throws out has failed in that cell, and is attached again for the next.
 ///
-/// Others only run where --workloads names them: schbench-compile, schbench beside a compile; and three that are not real,
-/// locality-free, locality-dear and locality-half, in which a move between caches costs nothing, as much as a burst of work, or that for every second
-/// worker (see scx_rl locality).
+/// Others only run where --workloads names them: schbench-compile and apache-wrk; and three that are not real,
+/// locality-free, locality-dear and locality-half, in which a move between caches costs nothing, as much as a burst of
+/// work, or that for every second worker (see scx_rl locality).
 ///
 /// Needs root, sched_ext, and the tools of the workloads (`make suite-setup`); what is missing is skipped and said.
 /// `make peers` installs the published schedulers. Run it on a machine without other load, or in the VM (`make suite`).

@@ -3,18 +3,11 @@
 
 use std::path::Path;
 
-use scx_rl::agent::recording::{Reader, Record};
 use scx_rl::agent::{Agent, Checkpoint, Hyper};
 use scx_rl::fleet::events;
-use scx_rl::policy::rl_event;
 
-use super::common::{Folder, learn, origin};
+use super::common::{Folder, events_of, learn, origin};
 use super::scx_rl;
-
-fn events_of(recording: &[u8]) -> Vec<rl_event> {
-    let records = Reader::new(recording).unwrap();
-    records.filter_map(|record| if let Record::Event(event) = record.unwrap() { Some(event) } else { None }).collect()
-}
 
 /// The tables below a folder, in the order of their names.
 fn tables(folder: &Path) -> Vec<std::path::PathBuf> {

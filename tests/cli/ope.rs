@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `scx_rl ope`: policies judged by a recording, and what it says where that cannot be done.
 
-use scx_rl::agent::recording::{Header, RECORD_BYTES, Reader, Record, Recorder};
+use scx_rl::agent::recording::{Header, RECORD_BYTES, Recorder};
 use scx_rl::agent::{Agent, Checkpoint, quantise, reward};
 use scx_rl::policy::host;
 use scx_rl::policy::{
@@ -10,16 +10,8 @@ use scx_rl::policy::{
 };
 use serde_json::Value;
 
-use super::common::{Folder, Run, learn};
+use super::common::{Folder, Run, events_of, learn};
 use super::scx_rl;
-
-fn events(recording: &[u8]) -> Vec<rl_event> {
-    let event = |record| match record {
-        Ok(Record::Event(event)) => Some(event),
-        _ => None,
-    };
-    Reader::new(recording).unwrap().filter_map(event).collect()
-}
 
 /// A recording of these events, as of the run's beginning.
 fn recorded(run: &Run, events: &[rl_event], limit_bytes: Option<u64>) -> Vec<u8> {
@@ -70,7 +62,7 @@ fn policies_are_judged_by_a_recording() {
 
     let report = json(&[&recording]);
     assert_eq!((&report["counts"]["used"], &report["blocks"]), (&6000.into(), &20.into()));
-    let mean_ms = events(&run.recording).iter().map(reward::raw_reward_ms).sum::<f64>() / 6000.0;
+    let mean_ms = events_of(&run.recording).iter().map(reward::raw_reward_ms).sum::<f64>() / 6000.0;
     let logged = row(&report, "logged");
     assert_eq!(logged["difference"], Value::Null);
     for estimator in ["ips", "snips", "dr"] {
@@ -117,7 +109,7 @@ fn checkpoints_are_judged_greedy_and_drawing() {
         let p = f64::from(host::act(&slot, &e.features, 0).p_migrate_q16) / f64::from(RL_PROB_ONE);
         if e.features[RL_F_other_idle as usize] > 63 { 1.0 - p } else { p }
     };
-    let wrong_share = events(&run.recording).iter().map(wrong).sum::<f64>() / 6000.0;
+    let wrong_share = events_of(&run.recording).iter().map(wrong).sum::<f64>() / 6000.0;
     assert!((0.25..0.5).contains(&wrong_share));
     for (found, truth_ms) in [(better, -1.25), (learning, -1.25 - 3.0 * wrong_share)] {
         let off_ms = (number(&found["value_ms"]) - truth_ms).abs();
@@ -134,7 +126,7 @@ fn checkpoints_are_judged_greedy_and_drawing() {
 fn what_is_left_out_is_counted_by_reason() {
     let folder = Folder::new();
     let run = learn(33, 2000);
-    let mut events = events(&run.recording);
+    let mut events = events_of(&run.recording);
     events[..3].iter_mut().for_each(|e| e.flags = RL_EV_CENSOR_EXIT);
     events[3].version = 9;
     (events[4].mode, events[4].p_migrate_q16, events[4].action) = (RL_MODE_HEURISTIC as u8, 0, RL_STAY as u8);
@@ -160,7 +152,7 @@ fn a_recording_that_was_cut_is_used_as_far_as_it_goes() {
     let torn = folder.with("torn.rec", &run.recording[..run.recording.len() - RECORD_BYTES - 1]);
     // The last of the 902 records is a restart.
     scx_rl(&["ope", &torn]).succeeds(&["899 events; used as far as it goes: the recording ends within a record"]);
-    let stopped = folder.with("stopped.rec", &recorded(&run, &events(&run.recording), Some(70_000)));
+    let stopped = folder.with("stopped.rec", &recorded(&run, &events_of(&run.recording), Some(70_000)));
     scx_rl(&["ope", &stopped]).succeeds(&["used as far as it goes: it stopped at its size limit", "| logged "]);
 }
 
@@ -186,7 +178,7 @@ fn recordings_that_tell_nothing_are_refused_with_the_reason() {
     let folder = Folder::new();
     let run = learn(37, 600);
     let good = folder.with("good.rec", &run.recording);
-    let mut fixed = events(&run.recording);
+    let mut fixed = events_of(&run.recording);
     fixed.iter_mut().for_each(|e| {
         (e.mode, e.p_migrate_q16) = (RL_MODE_HEURISTIC as u8, if e.action == 0 { 0 } else { RL_PROB_ONE });
     });
@@ -230,7 +222,7 @@ fn what_drives_decisions_is_told() {
     let folder = Folder::new();
     let run = learn(33, 3000);
     let recording = folder.with("a.rec", &run.recording);
-    let task = events(&run.recording)[0].tid.to_string();
+    let task = events_of(&run.recording)[0].tid.to_string();
     let file = folder.with("right.safetensors", &right(run.checkpoint).to_bytes().unwrap());
     let text = scx_rl(&["explain", &file, &recording, "--last", "2"]);
     text.succeeds(&[
@@ -270,7 +262,7 @@ fn decisions_are_drawn_on_a_timeline() {
     let run = learn(33, 3000);
     // A writer that was killed: the last record is not whole.
     let recording = folder.with("a.rec", &run.recording[..run.recording.len() - RECORD_BYTES - 9]);
-    let mut all = events(&run.recording);
+    let mut all = events_of(&run.recording);
     all.pop();
     let out = folder.text("a.json");
     let drawn = |args: &[&str]| -> Vec<Value> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use scx_rl::agent::recording::{Header, Recorder};
+use scx_rl::agent::recording::{Header, Reader, Record, Recorder};
 use scx_rl::agent::{Agent, Checkpoint, Hyper, Origin};
 use scx_rl::bench::random_inputs;
 use scx_rl::policy::host::{self, Features};
@@ -110,6 +110,12 @@ pub fn learn_on(mut agent: Agent, seed: u64, events: u64) -> Run {
 /// As [`learn_on`], from a random network.
 pub fn learn(seed: u64, events: u64) -> Run {
     learn_on(Agent::new(Hyper::default(), seed).unwrap(), seed, events)
+}
+
+/// The events of a whole recording.
+pub fn events_of(recording: &[u8]) -> Vec<rl_event> {
+    let records = Reader::new(recording).unwrap();
+    records.filter_map(|record| if let Record::Event(event) = record.unwrap() { Some(event) } else { None }).collect()
 }
 
 /// A machine in which up to all CPUs of the other domain are idle.

@@ -177,7 +177,7 @@ pub const REAL: &[Workload] = &[
         name: "nginx-wrk",
         about: "nginx, a worker for each CPU, and wrk with 32 connections",
         tools: &[NGINX, WRK],
-        figures: &[rate("requests", "1/s"), time("p99", "us")],
+        figures: WEB_FIGURES,
         prepare: servers::prepare_web,
         run: servers::run_nginx,
     },
@@ -207,6 +207,9 @@ pub const REAL: &[Workload] = &[
     },
 ];
 
+/// What wrk says of a web server.
+const WEB_FIGURES: &[Figure] = &[rate("requests", "1/s"), time("p99", "us")];
+
 /// What schbench ends with.
 const SCHBENCH_FIGURES: &[Figure] =
     &[time("wake p99", "us"), time("request p99", "us"), rate("requests", "1/s"), aside(time("wake p50", "us"))];
@@ -230,7 +233,7 @@ pub const ON_DEMAND: &[Workload] = &[
         name: "apache-wrk",
         about: "Apache (event), a process of 16 threads for each CPU, and wrk with 32 connections",
         tools: &[APACHE, WRK],
-        figures: &[rate("requests", "1/s"), time("p99", "us")],
+        figures: WEB_FIGURES,
         prepare: servers::prepare_web,
         run: servers::run_apache,
     },
